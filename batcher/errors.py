@@ -20,6 +20,7 @@ written for the reader of the answer: what was expected, and what came.
      |   +- TooLarge                 413   RESOURCE_EXHAUSTED  body or number of rows over a limit
      |   +- UriTooLong               414   INVALID_ARGUMENT    request target over its limit
      |   +- UnsupportedMediaType     415   INVALID_ARGUMENT    unknown media type or content coding
+     |   +- KeyReused                422   INVALID_ARGUMENT    the key of an earlier, other request
      |   +- HeadersTooLarge          431   INVALID_ARGUMENT    header fields over their limit
      |   +- NotServed                501   UNIMPLEMENTED       a part of a protocol that is missing
      +- ServerError                  500   INTERNAL            the request may be right
@@ -175,6 +176,13 @@ class UnsupportedMediaType(ClientError):
 
     http_status = 415
     code = "unsupported_media_type"
+
+
+class KeyReused(ClientError):
+    """The `Idempotency-Key` is that of an earlier request with other inputs."""
+
+    http_status = 422
+    code = "key_reused"
 
 
 class HeadersTooLarge(ClientError):

@@ -232,6 +232,8 @@ class BatcherService(MultiService):
         # Quotas that have not changed keep what is left in their buckets.
         if settings.quotas != self.settings.quotas:
             self.server.limit(quotas_of(settings.quotas))
+        ttl, max_bytes = settings.idempotency_ttl_s, settings.idempotency_max_bytes
+        self.server.name_stages.keep(ttl, max_bytes)
         self.server.traffic.follow(settings)
         self.settings = settings
         self.server.lifecycle.drain_timeout_s = settings.drain_timeout_s

@@ -273,7 +273,7 @@ class BatchScheduler:
             if self._broken:
                 raise ModelNotReady(self._broken, NOT_READY_RETRY_S, self._broken_public)
             nbytes, now = nbytes_of(inputs), self._seconds()
-            own_deadline, own_level, _, _, _, _ = request.parameters
+            own_deadline, own_level, _, _, _, _, _ = request.parameters
             deadline = now + self._timeout if own_deadline is None else own_deadline
             level = own_level or self._default_level
             group = self.group_key(inputs) if self.group_key is not None else ()

@@ -49,8 +49,8 @@ class AsyncClient:
     """A server to be asked, from the tasks of one asyncio loop; the loop's clock is the client's.
 
     A call returns its result or raises a `ClientFailure`. A call is repeated only if its request
-    surely did not run. Connections are kept and used again until `close`, or until the end of the
-    `async with` block. Thousands of calls may wait at once: each waits for its turn.
+    surely does not run twice. Connections are kept and used again until `close`, or until the end
+    of the `async with` block. Thousands of calls may wait at once: each waits for its turn.
 
     Args:
         address: as for `Client`, and so are `timeout`, `retries`, `connections`, `api_key` and

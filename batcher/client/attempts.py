@@ -14,8 +14,9 @@ Each form runs the same loop:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, inf
+from secrets import token_hex
 from typing import Generic, TypeVar
 
 from batcher.client.errors import ClientFailure, DeadlineExceeded
@@ -33,8 +34,22 @@ waited for their turn for a little longer, or shorter, tell the same time. What 
 costs nobody anything: the client leaves on time, and the server then drops the request.
 """
 
+_KEY, _REPLAYED = "idempotency-key", "idempotency-replayed"
+
 UNTIL_READY = RetryPolicy(float("inf"), repeats_any_error=True)
 """For waiting until a server is ready: attempts as long as there is time."""
+
+
+class ServerHabits:
+    """What a client has learnt of its server. Any thread.
+
+    Attributes:
+        keeps_answers: whether the server keeps the answers to requests with an `Idempotency-Key`;
+            None until it has answered one. To a server that does not, no more keys are sent: each
+            would make a head that the server has not seen before.
+    """
+
+    keeps_answers: bool | None = None
 
 
 class Attempts(Generic[Result]):
@@ -47,12 +62,31 @@ class Attempts(Generic[Result]):
         deadline: when the call's time is over.
     """
 
-    __slots__ = ("_began", "_failed", "_operation", "_policy", "_timeout", "deadline")
+    __slots__ = (
+        "_began",
+        "_failed",
+        "_habits",
+        "_key",
+        "_operation",
+        "_policy",
+        "_timeout",
+        "deadline",
+    )
 
     def __init__(
-        self, operation: Operation[Result], policy: RetryPolicy, timeout: float, now: float
+        self,
+        operation: Operation[Result],
+        policy: RetryPolicy,
+        timeout: float,
+        now: float,
+        habits: ServerHabits | None = None,
     ) -> None:
-        """Ask for `operation` for at most `timeout` seconds from `now` on."""
+        """Ask for `operation` for at most `timeout` seconds from `now` on.
+
+        `habits` are what is known of the server; without them no `Idempotency-Key` is sent.
+        """
+        self._habits = habits
+        self._key = ""
         self._operation = operation
         self._policy = policy
         self._timeout = timeout
@@ -77,7 +111,16 @@ class Attempts(Generic[Result]):
         seconds_left = self.seconds_left(now)
         if seconds_left <= 0:
             raise self.expired()
-        return self._operation.request(self._told(seconds_left)), seconds_left
+        request = self._operation.request(self._told(seconds_left))
+        return self._with_key(request), seconds_left
+
+    def _with_key(self, request: HttpRequest) -> HttpRequest:
+        """Return `request` with the key of this call, if it infers and the server may keep keys."""
+        habits = self._habits
+        if request.method != "POST" or habits is None or habits.keeps_answers is False:
+            return request
+        self._key = self._key or f'"{token_hex(16)}"'
+        return request._replace(headers={**request.headers, _KEY: self._key})
 
     def _told(self, seconds_left: float) -> float:
         """Return the seconds that the server is told, in steps: it reads a head that it knows."""
@@ -97,6 +140,8 @@ class Attempts(Generic[Result]):
         failure = failure_of(response, unix_time)
         if failure is not None:
             raise failure
+        if self._key and self._habits is not None:
+            self._habits.keeps_answers = _REPLAYED in response.headers
         return self._operation.read(response)
 
     def next_wait(self, failure: ClientFailure, now: float, jitter: float) -> float:
@@ -105,7 +150,10 @@ class Attempts(Generic[Result]):
         Raises:
             ClientFailure: `failure` itself, if there is no next attempt.
         """
-        wait = next_wait(self._policy, self._failed, now, self.deadline, failure, jitter)
+        policy, habits = self._policy, self._habits
+        if self._key and habits is not None and habits.keeps_answers:
+            policy = replace(policy, repeats_lost=True)
+        wait = next_wait(policy, self._failed, now, self.deadline, failure, jitter)
         if wait is None:
             raise failure
         self._failed += 1
@@ -122,12 +170,14 @@ class ClientOptions:
         policy: when a call is repeated.
         common_lines: header lines of every request, the API key among them. They are left out of
             the `repr`, since the key is a secret.
+        habits: what is learnt of the server.
     """
 
     address: ServerAddress = field(repr=False)
     timeout: float
     policy: RetryPolicy
     common_lines: str = field(repr=False)
+    habits: ServerHabits = field(default_factory=ServerHabits, repr=False, compare=False)
 
     def attempts(
         self,
@@ -142,7 +192,7 @@ class ClientOptions:
             ValueError: `timeout` is not more than 0 seconds.
         """
         seconds = self.timeout if timeout is None else checked_timeout(timeout)
-        return Attempts(operation, policy or self.policy, seconds, now)
+        return Attempts(operation, policy or self.policy, seconds, now, self.habits)
 
 
 def checked_options(address: str, timeout: float, retries: int, api_key: str = "") -> ClientOptions:

@@ -41,8 +41,8 @@ class Client:
     """A server to be asked, from any thread.
 
     A call returns its result or raises a `ClientFailure`. A call is repeated only if its request
-    surely did not run. Connections are kept and used again until `close`, or until the end of the
-    `with` block.
+    surely does not run twice. Connections are kept and used again until `close`, or until the end
+    of the `with` block.
 
     Args:
         address: address of the server, as `http://localhost:8080`.

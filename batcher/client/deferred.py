@@ -47,8 +47,8 @@ class TwistedClient:
     """A server to be asked, from the thread of the client's reactor.
 
     A call's Deferred fires with the result or fails with a `ClientFailure`. A call is repeated only
-    if its request surely did not run. Cancelling the Deferred gives the call up. Connections are
-    kept and used again until `close`.
+    if its request surely does not run twice. Cancelling the Deferred gives the call up. Connections
+    are kept and used again until `close`.
 
     Args:
         reactor: connects, and tells the time.

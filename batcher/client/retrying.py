@@ -1,12 +1,16 @@
 """Whether, and when, to try a call again: a pure function of the failure and the time left.
 
-A call is repeated only if the request surely did not run. There are two such cases:
+A call is repeated only if the request surely does not run twice. There are three such cases:
 
 - No connection could be made.
+- The answer was lost, and the server has said in an answer to an earlier call that it keeps the
+  answers to requests with an `Idempotency-Key`. Each inference has such a key, the same at each
+  attempt. (A server that has started anew in between knows no key, and runs the request again.)
 - The server refused the request and sent `Retry-After`. The server sends that header with no other
   answer: a deadline that passed is a 503 without `Retry-After`.
 
-A connection that breaks after something was sent proves nothing: the request may be running. A
+Otherwise a connection that breaks after something was sent proves nothing: the request may be
+running. A
 kept connection that the server closes while the request is on its way is such a case, and is not
 repeated either. That case is made rare instead. Servers of this kind keep an idle connection for
 620 s and announce the end of any other connection, and this client lets go of an idle connection
@@ -62,10 +66,13 @@ class RetryPolicy:
         repeats_any_error: whether an error status and a lost answer are worth another attempt too.
             That is right for a call that asks whether the server is ready, since the call may run
             any number of times.
+        repeats_lost: whether a lost answer is worth another attempt, since the server would not
+            run the request twice.
     """
 
     retries: float = 3
     repeats_any_error: bool = False
+    repeats_lost: bool = False
 
 
 def next_wait(
@@ -96,7 +103,8 @@ def next_wait(
 
 
 def _may_repeat(policy: RetryPolicy, failure: ClientFailure) -> bool:
-    if isinstance(failure, NotConnected):
+    is_lost = isinstance(failure, AnswerLost)
+    if isinstance(failure, NotConnected) or (policy.repeats_lost and is_lost):
         return True
     if (
         isinstance(failure, InferenceFailed)
@@ -104,4 +112,4 @@ def _may_repeat(policy: RetryPolicy, failure: ClientFailure) -> bool:
         and failure.retry_after is not None
     ):
         return True
-    return policy.repeats_any_error and isinstance(failure, InferenceFailed | AnswerLost)
+    return policy.repeats_any_error and (is_lost or isinstance(failure, InferenceFailed))

@@ -133,6 +133,10 @@ class ServerSettings(Section):
             every origin.
         quotas: from a client's key, a secret, to the rows that the client may request; `*` is one
             quota for all requests together that have none of these keys.
+        idempotency_ttl_s: seconds for which the answer to a request with an `Idempotency-Key` is
+            kept, so that a repetition gets it and does not run again; 0 keeps none.
+        idempotency_max_bytes: most bytes that those answers take; those that were used longest ago
+            go first.
         defaults: settings of every model.
         models: from a model's name to its settings that differ from `defaults`.
     """
@@ -186,6 +190,8 @@ class ServerSettings(Section):
     expose_model_errors: Live[bool] = False
     cors_origins: Live[tuple[Origin, ...]] = ()
     quotas: Live[dict[QuotaKey, Quota]] = Field(default_factory=dict, repr=False)
+    idempotency_ttl_s: Live[SecondsOrNone] = 0.0
+    idempotency_max_bytes: Live[Bytes] = ByteSize(64 * MIB)
     defaults: Live[ModelSettings] = ModelSettings()
     models: Live[dict[str, ModelOverrides]] = Field(default_factory=dict)
     _records = PrivateAttr(default_factory=dict[str, dict[str, Any]])

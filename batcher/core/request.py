@@ -105,6 +105,7 @@ class Parameters(NamedTuple):
         route: text by which the version is chosen where versions share the requests of a model;
             equal texts go to one version; empty for any version.
         fresh: whether the model is to run in any case, whatever answers are kept.
+        once: text by which the client repeats this request, and no other; empty without.
     """
 
     deadline: float | None = None
@@ -113,6 +114,7 @@ class Parameters(NamedTuple):
     client: str = ""
     route: str = ""
     fresh: bool = False
+    once: str = ""
 
 
 NO_PARAMETERS = Parameters()
@@ -127,7 +129,7 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
 
     Raises InvalidInput: the deadline is no number, or the model has no such priority.
     """
-    deadline, priority, key, client, route, fresh = parameters
+    deadline, priority, key, client, route, fresh, once = parameters
     try:
         deadline, priority = None if deadline is None else float(deadline), index(priority)
     except (TypeError, ValueError) as err:
@@ -142,7 +144,7 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
             f"priority: expected 1 (the highest) to {bulk - 1}, or {bulk}, bulk; got {priority}"
         )
     key = None if key is None else str(key)
-    return Parameters(deadline, priority, key, str(client), str(route), bool(fresh))
+    return Parameters(deadline, priority, key, str(client), str(route), bool(fresh), str(once))
 
 
 def bytes_or_view(array: Array) -> bytes | memoryview:
@@ -205,7 +207,8 @@ class InferenceResponse:
             batches, if cut.
         batch_size: rows of the batch; of the largest batch, if cut.
         origin: where the answer is from, if no row of this request has run: `hit` if it was kept,
-            `joined` if an equal request ran at the same time; else empty.
+            `joined` if an equal request ran at the same time, `replayed` if it is that of an
+            earlier attempt; else empty.
     """
 
     __slots__ = ("batch_size", "compute", "model", "origin", "outputs", "queue", "version")

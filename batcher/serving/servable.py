@@ -43,6 +43,7 @@ class Servable(ABC):
         reads_key: whether a stage looks at the API key of requests.
         reads_client: whether a stage looks at the client of requests.
         reads_freshness: whether a stage asks if the model is to run in any case.
+        reads_once: whether a stage asks by which text a client repeats a request.
         picks_version: whether a stage chooses the version that answers by the route of a request.
         limits: most rows and bytes that an input of one request may have.
 
@@ -69,6 +70,7 @@ class Servable(ABC):
         self.reads_key = False
         self.reads_client = False
         self.reads_freshness = False
+        self.reads_once = False
         self.picks_version = False
         self.limits = NO_LIMITS
         self._pools = pools
@@ -225,6 +227,7 @@ class Servable(ABC):
         self.reads_key = any(stage.reads_key for stage in stages)
         self.reads_client = any(stage.reads_client for stage in stages)
         self.reads_freshness = any(stage.reads_freshness for stage in stages)
+        self.reads_once = any(stage.reads_once for stage in stages)
         self.picks_version = any(stage.picks_version for stage in stages)
         self._chain = chain_of(stages, self.submit)
         self._version_chain = chain_of(self._version_stages, self.submit)

@@ -28,9 +28,10 @@ from batcher.serving.assembly import Assembly
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.model_version import ModelVersion, not_ready_error
+from batcher.serving.name_stages import NameStages
 from batcher.serving.pipelines.making import make_pipelines
 from batcher.serving.shared_name import Surroundings
-from batcher.serving.stages.quotas import Quotas, QuotaStage, quotas_of
+from batcher.serving.stages.quotas import Quotas
 from batcher.serving.traffic import Traffic
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.pools import make_pools
@@ -52,6 +53,7 @@ class ModelServer:
         pools: where heavy work of single requests runs.
         call_from_thread: has the loop call a function, from any thread.
         left_out: why something in the model repository is not served, by its path there.
+        name_stages: what every request passes first: quotas, and answers to repetitions.
         traffic: finds what answers a request, and divides the requests of a model among its
             versions where the settings say so.
 
@@ -90,7 +92,7 @@ class ModelServer:
         self.traffic = Traffic(Surroundings(*around), self.ready_model)
         make_pipelines(parts, self.lifecycle, self.traffic.behind)
         self.traffic.follow(settings)
-        self.limit(quotas_of(settings.quotas))
+        self.name_stages = NameStages(self.lifecycle, self.metrics, self.pools.cpu, clock, settings)
 
     def __iter__(self) -> Iterator[ModelVersion]:
         """Iterate over every version of every model."""
@@ -99,7 +101,7 @@ class ModelServer:
     @property
     def quotas(self) -> Quotas | None:
         """What limits the rows of each key; None limits nobody. `limit` exchanges them."""
-        return self._quotas
+        return self.name_stages.quotas
 
     @property
     def epoch(self) -> Epoch:
@@ -243,9 +245,7 @@ class ModelServer:
 
     def limit(self, quotas: Quotas | None) -> None:
         """Charge the rows of requests to `quotas` from now on; None limits nobody."""
-        self._quotas = quotas
-        stages = () if quotas is None else (QuotaStage(quotas, self.metrics, self.seconds),)
-        self.lifecycle.set_name_stages(*stages)
+        self.name_stages.limit(quotas)
 
     def announce_end(self) -> None:
         """Say from now on that the server is not ready, so that clients go elsewhere.

@@ -45,7 +45,7 @@ def test_numbers_of_any_library_are_taken() -> None:
     deadline: Any = np.float32(2.5)
     priority: Any = np.int64(2)
     found = checked_parameters(Parameters(deadline, priority, "a"), 3)
-    assert found == (2.5, 2, "a", "", "", False)
+    assert found == (2.5, 2, "a", "", "", False, "")
     assert (type(found.deadline), type(found.priority)) == (float, int)
 
 

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from batcher.codecs.content import Buffer
 from batcher.codecs.content_coding import Body
+from batcher.core.request import InferenceResponse
 from batcher.frontends.endpoints.api_key import named_key
 
 Headers = Mapping[bytes, bytes]
@@ -31,6 +32,25 @@ def version_field(version: str) -> Fields:
 
 
 CACHE_FIELD = b"X-Cache"
+
+
+REPLAYED_FIELD = b"Idempotency-Replayed"
+
+
+def answer_fields(response: InferenceResponse, picks_version: bool, once: str) -> Fields:
+    """Return the header fields of an answer that stages ask for.
+
+    Args:
+        response: the answer.
+        picks_version: whether a stage has chosen the version, which the client then learns.
+        once: key by which the client repeats the request, if a stage reads it: the client then
+            learns whether this is the answer to an earlier attempt.
+    """
+    fields = version_field(response.version) if picks_version else ()
+    if once:
+        replayed = b"true" if response.origin == "replayed" else b"false"
+        fields = (*fields, (REPLAYED_FIELD, replayed))
+    return fields
 
 
 def asks_anew(cache_control: str) -> bool:

@@ -30,7 +30,7 @@ from batcher.codecs.heavy import (
 )
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.errors import InvalidInput, UnknownModel
-from batcher.frontends.endpoints.call import Call, Reply, version_field
+from batcher.frontends.endpoints.call import Call, Fields, Reply, answer_fields
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.failures import openai_failure_reply
@@ -130,16 +130,17 @@ class EmbeddingsWriter:
 
     def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
         """Return the reply that carries `response`, or a Deferred of a reply that is long."""
+        once = self._parameters.once
+        headers = answer_fields(response, self._servable.picks_version, once)
         if is_heavy_answer(response):
             arguments = (encode_heavy_embeddings, self._wish, self._embedder)
             return write_heavy(self._servable, response, self._parameters, *arguments).addCallback(
-                self._reply, response.version
+                self._reply, headers
             )
-        return self._reply(encode(response, self._wish, self._embedder), response.version)
+        return self._reply(encode(response, self._wish, self._embedder), headers)
 
-    def _reply(self, body: Buffer, version: str) -> Reply:
+    def _reply(self, body: Buffer, headers: Fields) -> Reply:
         servable = self._servable
-        headers = version_field(version) if servable.picks_version else ()
         return Reply(200, b"application/json", body, headers, servable.spec.name)
 
 

@@ -34,7 +34,7 @@ from batcher.frontends.endpoints.call import (
     CallHead,
     Fields,
     Reply,
-    version_field,
+    answer_fields,
 )
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
@@ -129,7 +129,7 @@ class Plan:
         named = self._timeout or self._priority or any(self._stages) or self._reads_client
         self._plain = not named
         self._timing = wishes.timing or head.headers.get(b"x-timing") == b"1"
-        self._has_headers = self._timing or self.servable.picks_version
+        self._has_headers = self._timing or self.servable.picks_version or self._stages.once
 
     def parameters(self, peer: str) -> Parameters:
         """Return the parameters of a call that comes now from `peer`, an address."""
@@ -182,9 +182,10 @@ class Plan:
         """Return the header fields that a client has asked for, or the settings have."""
         timing: Fields = ((b"Server-Timing", _server_timing(response)),) if self._timing else ()
         if self._timing and self.servable.reads_freshness:
-            timing = (*timing, (CACHE_FIELD, (response.origin or "miss").encode()))
+            origin = response.origin if response.origin in ("hit", "joined") else "miss"
+            timing = (*timing, (CACHE_FIELD, origin.encode()))
         picks = self.servable.picks_version
-        return (*timing, *version_field(response.version)) if picks else timing
+        return (*timing, *answer_fields(response, picks, self._stages.once))
 
     def _reply(self, body: Buffer, headers: Fields) -> Reply:
         return Reply(200, self._content_type, body, headers, self.servable.spec.name)

@@ -25,7 +25,7 @@ from batcher.codecs.heavy import (
 from batcher.codecs.tf_serving import decode, encode
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array
-from batcher.frontends.endpoints.call import Call, Reply, version_field
+from batcher.frontends.endpoints.call import Call, Fields, Reply, answer_fields
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine, versions_of
@@ -122,16 +122,16 @@ class TfReplyWriter:
 
     def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
         """Return the reply that carries `response`, or a Deferred of a reply that is long."""
-        servable, by_row, version = self._servable, self._by_row, response.version
+        servable, by_row = self._servable, self._by_row
+        headers = answer_fields(response, servable.picks_version, self._parameters.once)
         if is_heavy_answer(response):
             arguments = (encode_heavy_tf_serving, servable.spec, by_row)
             written = write_heavy(servable, response, self._parameters, *arguments)
-            return written.addCallback(self._reply, version)
-        return self._reply(encode(response, servable.spec, by_row), version)
+            return written.addCallback(self._reply, headers)
+        return self._reply(encode(response, servable.spec, by_row), headers)
 
-    def _reply(self, body: Buffer, version: str) -> Reply:
+    def _reply(self, body: Buffer, headers: Fields) -> Reply:
         servable = self._servable
-        headers = version_field(version) if servable.picks_version else ()
         return Reply(200, b"application/json", body, headers, servable.spec.name)
 
 

@@ -231,6 +231,12 @@ def fresh_of(context: Context) -> bool:
     return isinstance(found, str) and asks_anew(found)
 
 
+def once_of(context: Context) -> str:
+    """Return the entry `idempotency-key` of the call's metadata, empty without."""
+    found = dict(context.invocation_metadata() or ()).get("idempotency-key", "")
+    return found if isinstance(found, str) else ""
+
+
 def key_of(context: Context) -> str:
     """Return the API key in the metadata of a call, empty without a key.
 

@@ -21,9 +21,17 @@ from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
-from batcher.frontends.endpoints.stage_wishes import StageWishes
+from batcher.frontends.endpoints.stage_wishes import StageWishes, once_key
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import Context, PeerOf, fresh_of, key_of, outcome, route_of
+from batcher.frontends.grpc.calls import (
+    Context,
+    PeerOf,
+    fresh_of,
+    key_of,
+    once_of,
+    outcome,
+    route_of,
+)
 from batcher.frontends.grpc.large import InferMessage, LargeTensors
 from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
 from batcher.frontends.grpc.responses import InferAnswer, WrittenAnswer, answer_pieces, message_of
@@ -143,6 +151,7 @@ def _wishes(context: Context, servable: Servable) -> StageWishes:
         key_of(context) if servable.reads_key else "",
         route_of(context) if servable.picks_version else "",
         servable.reads_freshness and fresh_of(context),
+        once_key(once_of(context)) if servable.reads_once else "",
     )
 
 

@@ -43,9 +43,6 @@ from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate
 from batcher.serving.caching.packing import read_only
 from batcher.serving.stages.stage import GoOn
 
-Answered = Callable[[bytes, InferenceResponse], InferenceResponse]
-"""Hears key and answer of each row before those that wait do; returns what these get."""
-
 _SPARE_TIMES = 64
 """Times of requests that have ended which are kept besides as many as there are others."""
 
@@ -55,6 +52,7 @@ class Flight:
 
     Attributes:
         key: what equal requests share.
+        mark: what whoever asks for the row knows it by, besides.
         request: whose row it is; after its client has left, its inputs are still those of all.
         level: of the row.
         deadline: of the row, in seconds on the clock.
@@ -64,13 +62,30 @@ class Flight:
         row: what the row's answer comes by.
     """
 
-    __slots__ = ("deadline", "go_on", "key", "leader", "level", "request", "row", "waiting")
+    __slots__ = (
+        "deadline",
+        "go_on",
+        "key",
+        "leader",
+        "level",
+        "mark",
+        "request",
+        "row",
+        "waiting",
+    )
 
     def __init__(
-        self, key: bytes, request: InferenceRequest, level: int, deadline: float, go_on: GoOn
+        self,
+        key: bytes,
+        mark: bytes,
+        request: InferenceRequest,
+        level: int,
+        deadline: float,
+        go_on: GoOn,
     ) -> None:
         """Begin without anybody."""
         self.key = key
+        self.mark = mark
         self.request = request
         self.level = level
         self.deadline = deadline
@@ -78,6 +93,10 @@ class Flight:
         self.waiting: dict[Deferred[InferenceResponse], float] = {}
         self.leader: Deferred[InferenceResponse] | None = None
         self.row: Deferred[InferenceResponse] | None = None
+
+
+Answered = Callable[[Flight, InferenceResponse], InferenceResponse]
+"""Hears of the answer of each row before those that wait do; returns what these get."""
 
 
 class Flights:
@@ -88,7 +107,9 @@ class Flights:
         deadline: gives the deadline of a request that comes now without one.
         default_level: level of a request without one.
         answered: hears of each answer.
-        to_the_end: whether a row runs on when nobody waits any more.
+        to_the_end: whether a row runs on when nobody waits any more; then all requests with its key
+            join it, whatever their level.
+        origin: where the answers of those that join are from.
     """
 
     def __init__(
@@ -98,13 +119,14 @@ class Flights:
         default_level: int,
         answered: Answered,
         to_the_end: bool = False,
+        origin: str = "joined",
     ) -> None:
         """Begin without rows."""
         self._seconds = clock.seconds
         self._deadline = deadline
         self._default_level = default_level
         self._answered = answered
-        self._to_the_end = to_the_end
+        self._to_the_end, self._origin = to_the_end, origin
         self._leading: dict[bytes, Flight] = {}
         self._count = 0
         self._followers: dict[Deferred[InferenceResponse], Flight] = {}
@@ -121,18 +143,18 @@ class Flights:
     def find(self, key: bytes, parameters: Parameters) -> Flight | None:
         """Return the row that a request with `key` and `parameters` may wait for."""
         found = self._leading.get(key)
-        if found is None or found.level > (parameters.priority or self._default_level):
-            return None
-        return found
+        if found is None or self._to_the_end:
+            return found
+        return None if found.level > (parameters.priority or self._default_level) else found
 
     def lead(
-        self, key: bytes, request: InferenceRequest, go_on: GoOn
+        self, key: bytes, request: InferenceRequest, go_on: GoOn, mark: bytes = b""
     ) -> Deferred[InferenceResponse]:
         """Have `go_on` run a row for `request`, which others may join; raises as `go_on` does."""
         parameters = request.parameters
         deadline = self._deadline() if parameters.deadline is None else parameters.deadline
         level = parameters.priority or self._default_level
-        flight = Flight(key, request, level, deadline, go_on)
+        flight = Flight(key, mark, request, level, deadline, go_on)
         row = go_on(request)
         flight.row = row
         own: Deferred[InferenceResponse] = Deferred(partial(self._leave, flight))
@@ -164,13 +186,13 @@ class Flights:
         return landed
 
     def _answer(self, response: InferenceResponse, flight: Flight) -> None:
-        response = self._answered(flight.key, response)
+        response = self._answered(flight, response)
         own, others = self._ended(flight)
         if others:
             shared = read_only(response.outputs)
             if own is not None:
                 own.callback(with_outputs(response, shared, ""))
-            joined = with_outputs(response, shared, "joined")
+            joined = with_outputs(response, shared, self._origin)
             for each in others:
                 if not each.called:
                     each.callback(joined)

@@ -42,7 +42,7 @@ from batcher.core.spec import Array, ModelSpec
 from batcher.core.waiters import Waiters
 from batcher.errors import BatcherError, QueueFull, Unavailable
 from batcher.serving.cache_metrics import CacheCounts
-from batcher.serving.caching.flights import Flights
+from batcher.serving.caching.flights import Flight, Flights
 from batcher.serving.caching.local_store import BEGIN_BYTES, LocalStore
 from batcher.serving.caching.packing import is_quick, pack, read_only, unpack
 from batcher.serving.caching.scores import BestScores
@@ -177,11 +177,11 @@ class CacheStage(Stage):
         """Return the answer in `packed`. Any thread."""
         return InferenceResponse(*self._names, unpack(packed, BEGIN_BYTES), 0.0, 0.0, 0, "hit")
 
-    def _answered(self, key: bytes, response: InferenceResponse) -> InferenceResponse:
+    def _answered(self, flight: Flight, response: InferenceResponse) -> InferenceResponse:
         """Keep a copy of `response`, if it is to be kept; return what its clients get."""
         packing = partial(self._packed, response.outputs, self._seconds() + self._ttl)
         if not is_larger(response.outputs, MAX_LOOP_BYTES):
-            self._keep(packing(), key)
+            self._keep(packing(), flight.key)
             return response
         nbytes = about_nbytes(response.outputs)
         if not self._store.fits(nbytes):
@@ -192,7 +192,7 @@ class CacheStage(Stage):
         except Unavailable:
             self._counts.left_out["busy"] += 1
             return response
-        packed.addCallbacks(self._keep, self._not_packed, (key,))
+        packed.addCallbacks(self._keep, self._not_packed, (flight.key,))
         # Whoever gets the answer meanwhile must not change what is being packed.
         return with_outputs(response, read_only(response.outputs), "")
 

@@ -38,6 +38,7 @@ class Stage(ABC):
         reads_client: likewise, whether the stage asks whose request it is.
         reads_freshness: likewise, whether the stage asks if the model is to run in any case; such a
             stage may answer from what is kept.
+        reads_once: likewise, whether the stage asks by which text a client repeats the request.
         picks_version: whether the stage chooses the version by the request's route; with such a
             stage, fronts read the route and say which version has answered.
     """
@@ -45,6 +46,7 @@ class Stage(ABC):
     reads_key: ClassVar[bool] = False
     reads_client: ClassVar[bool] = False
     reads_freshness: ClassVar[bool] = False
+    reads_once: ClassVar[bool] = False
     picks_version: ClassVar[bool] = False
 
     @abstractmethod

@@ -35,7 +35,7 @@ from batcher.core.error_text import brief
 from batcher.core.request import InferenceResponse, OutputRows, Parameters
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput
-from batcher.frontends.endpoints.call import Call, CallHead, Fields, Reply, version_field
+from batcher.frontends.endpoints.call import Call, CallHead, Fields, Reply, answer_fields
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
@@ -180,7 +180,7 @@ class OipReplyWriter:
         """Return the reply that carries `response`, or a Deferred of a reply that takes long."""
         head, plan = self._head, self._plan
         model = response.model
-        fields: Fields = version_field(response.version) if plan.servable.picks_version else ()
+        fields = answer_fields(response, plan.servable.picks_version, plan.wishes.once)
         if head.heavy and is_heavy_answer(response):
             return write_heavy(
                 plan.servable, response, self._parameters, encode_heavy_oip, head, plan.coding

@@ -37,6 +37,7 @@ INFERENCE_FAILURES = {
     400: "The body cannot be decoded, or has a wrong name, dtype, shape or parameter.",
     404: "No such model or version.",
     413: "Body over the limit, or more rows than the queue can ever hold.",
+    422: "The Idempotency-Key is that of an earlier, other request.",
     429: "More rows than the quota of the request's key has; with Retry-After.",
     500: "The model failed.",
     503: "Queue full, stopping, or model not ready; with Retry-After where the request did not "
@@ -71,6 +72,7 @@ INFERENCE_HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ),
     ("X-Timing", TEXT, "1 asks for a Server-Timing header."),
     ("X-Route-Key", TEXT, "Equal keys go to one version, where versions share the requests."),
+    ("Idempotency-Key", TEXT, "Names the request: one that is sent again runs but once."),
     ("Cache-Control", TEXT, "`no-cache` has the model run, where answers are kept."),
     API_KEY_HEADER,
 )

@@ -37,9 +37,11 @@ from batcher.frontends.web.http11.messages import Continue, Event, Refusal, Requ
 from batcher.frontends.web.http11.target import split_target
 from batcher.frontends.web.limits import Limits
 
-_PARSED_ALWAYS = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
-"""Headers whose requests are parsed each time: the body has another length than its bytes, or the
-client expects something before it.
+_PARSED_ALWAYS = frozenset(
+    {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key"}
+)
+"""Headers whose requests are parsed each time: the body has another length than its bytes, the
+client expects something before it, or the head comes but once and would take the place of others.
 """
 
 MAX_HEADER_FIELDS = 128
