@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batcher.client import AnswerLost
-from batcher.client.attempts import Attempts, checked_options
+from batcher.client.attempts import Attempts, ClientOptions, checked_options
 from batcher.client.request_building import ReadyOperation, infer_operation
 from batcher.client.response_reading import HttpResponse, InferResult
 
@@ -14,10 +14,9 @@ HEAD = b'{"model_name":"m","model_version":"1","outputs":[]}'
 LOST = AnswerLost("cut off")
 
 
-def call(client: object) -> Attempts[InferResult]:
+def call(client: ClientOptions) -> Attempts[InferResult]:
     operation = infer_operation("m", {"x": [[1.0]]}, "", None, 0, "")
-    attempts: Attempts[InferResult] = client.attempts(operation, None, 0.0)  # type: ignore[attr-defined]
-    return attempts
+    return client.attempts(operation, None, 0.0)
 
 
 def key(attempts: Attempts[InferResult]) -> str | None:

@@ -131,7 +131,7 @@ class OnceStage(Stage):
             return succeed(packing[1])
         kept = self._store.get(key, self._seconds())
         if kept is None:
-            return self._flights.lead(key, request, go_on, mark)
+            return self._flights.lead(key, _without_key(request), go_on, mark)
         _check(mark, kept[BEGIN_BYTES:_VERSION_START])
         return self._replay(kept, request)
 
@@ -168,6 +168,14 @@ class OnceStage(Stage):
     def _drop(self, failure: Failure, key: bytes) -> None:
         """Keep nothing: the server ends, or there is no memory for a copy."""
         del self._packing[key]
+
+
+def _without_key(request: InferenceRequest) -> InferenceRequest:
+    """Return `request` without its key: the models of a pipeline get other inputs."""
+    parameters = request.parameters._replace(once="")
+    return InferenceRequest(
+        request.model, request.version, request.inputs, request.rows, parameters
+    )
 
 
 def _answer_in(kept: bytes, model: str) -> InferenceResponse:

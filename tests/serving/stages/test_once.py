@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError
 
 from batcher.config.model_settings import ModelOverrides
 from batcher.config.quota import Quota
+from batcher.core.request import InferenceRequest
 from batcher.errors import DeadlineExceeded, KeyReused, ModelError
 from batcher.serving.stages.cache import MAX_LOOP_BYTES
 from batcher.serving.stages.quotas import Quotas
@@ -149,6 +150,22 @@ def test_a_change_of_quotas_forgets_nothing_and_a_change_of_the_time_does() -> N
     assert ask(memory, 1.0, once="a").origin == ""
     memory.server.name_stages.keep(0, memory.settings.idempotency_max_bytes)
     assert ask(memory, 1.0, once="a").origin == ""
+
+
+def test_what_stands_behind_sees_no_key() -> None:
+    memory = server()
+    version = memory.server.find("m")
+    seen = []
+    answer = version.submit
+
+    def noting(request: InferenceRequest) -> Any:
+        seen.append(request.parameters.once)
+        return answer(request)
+
+    version.submit = noting  # type: ignore[method-assign]
+    version.set_version_stages(())
+    ask(memory, 1.0, once="a")
+    assert seen == [""]
 
 
 def test_versions_that_share_requests_answer_a_repetition_as_one() -> None:
