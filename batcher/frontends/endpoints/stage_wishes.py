@@ -15,6 +15,7 @@ MAX_ONCE_CHARS = 255
 """Longest key by which a client repeats a request: some 40 are enough."""
 
 _BARE = re.compile(r"[!#-+\--\[\]-~]+")
+_ESCAPED = re.compile(r"\\(.)")
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"')
 
 
@@ -64,7 +65,7 @@ def once_key(text: str) -> str:
         return ""
     quoted = _QUOTED.fullmatch(text) if len(text) <= MAX_ONCE_CHARS else None
     if quoted:
-        return re.sub(r"\\(.)", r"\1", quoted[1])
+        return _ESCAPED.sub(r"\1", quoted[1])
     if len(text) > MAX_ONCE_CHARS or not _BARE.fullmatch(text):
         raise InvalidInput(
             f"Idempotency-Key: expected one key of at most {MAX_ONCE_CHARS} visible characters, "
