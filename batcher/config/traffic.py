@@ -18,7 +18,9 @@ from batcher.config.values import Count, Section
 LATEST = "latest"
 """The word for the newest version; no label may be called so."""
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+_TIMES = "a time such as 30s, 10m or 2h"
 
 
 class Latest(Section):
@@ -71,15 +73,19 @@ Weight = Annotated[Number, Field(ge=0, le=1e9)]
 
 
 def _seconds(value: Any) -> Any:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value) if isinstance(value, str) else None
-    return float(found[1]) * _UNITS_S[found[2]] if found else value
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
+    if found is None:
+        raise ValueError(_TIMES)
+    return float(found[1]) * _UNITS_S[found[2]]
 
 
 Duration = Annotated[
     float,
     Field(gt=0, le=30 * 86_400, allow_inf_nan=False),
     BeforeValidator(_seconds),
-    refuse_boolean("a time such as 30s, 10m or 2h"),
+    refuse_boolean(_TIMES),
 ]
 """Seconds, written as a number or with a unit."""
 
