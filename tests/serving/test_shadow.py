@@ -60,6 +60,17 @@ def counts(memory: MemoryServer) -> ShadowCounts:
     return memory.server.metrics.shadows.of("m", "5")
 
 
+def test_a_version_is_not_compared_with_itself() -> None:
+    memory = server(traffic={3: 1, 5: 1}, max_batch_size=1)
+    for number in range(20):
+        ask(memory, route=f"u{number}")
+    memory.work()
+    by_shadow = memory.server.metrics.variants.of("m", "5").outcomes["ok"]
+    assert 0 < by_shadow < 20
+    assert counts(memory).outcomes == {"same": 20 - by_shadow}
+    memory.check_nothing_is_left()
+
+
 def test_clients_are_answered_by_the_version_that_is_no_shadow() -> None:
     memory = server(other)
     got = ask(memory, 3)

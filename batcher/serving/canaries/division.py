@@ -77,6 +77,8 @@ class CanaryDivision:
         self.division: split.Division | None = self
         self._name = name
         self._settings, self._canary = settings, settings.canary
+        shadow = settings.shadow
+        self._shadow = "" if shadow is None else settings.number_of(shadow.version)
         self._all_versions = versions
         self._records = records
         self._variants, self._metrics = metrics
@@ -96,10 +98,9 @@ class CanaryDivision:
     def _order(self) -> list[str]:
         trial = self.trial
         if trial is None:
-            numbers = [each.spec.version for each in self._ready()]
             is_fixed = self._canary.version != LATEST
             tried = self._settings.number_of(self._canary.version) if is_fixed else ""
-            return [number for number in numbers if number != tried]
+            return [number for number in self._ready() if number != tried]
         if trial.outcome is Outcome.ROLLED_BACK:
             return [trial.stable]
         if trial.outcome is Outcome.PROMOTED:
@@ -150,7 +151,7 @@ class CanaryDivision:
 
     def _candidate(self) -> str | None:
         """Return the number of the version to try, None while it cannot answer."""
-        ready = [each.spec.version for each in self._ready()]
+        ready = self._ready()
         wanted = self._canary.version
         if wanted == LATEST:
             return ready[0] if ready else None
@@ -165,7 +166,7 @@ class CanaryDivision:
         trial = self.trial
         if trial is not None:
             return trial.candidate if trial.outcome is Outcome.PROMOTED else trial.stable
-        ready = [each.spec.version for each in self._ready()]
+        ready = self._ready()
         label = self._settings.labels.get("stable")
         if label is not None:
             return str(label) if str(label) in ready else None
@@ -175,10 +176,15 @@ class CanaryDivision:
         is_alone = self._canary.version == LATEST or len(others) == 1
         return candidate if is_alone else None
 
-    def _ready(self) -> list[ModelVersion]:
-        """Return the versions that can answer, the newest first."""
-        ready = [version for version in self._all_versions() if version.accepts]
-        return sorted(ready, key=lambda each: int(each.spec.version), reverse=True)
+    def _ready(self) -> list[str]:
+        """Return the numbers of the versions that can answer: the newest first, the shadow last.
+
+        Where the newest is tried, the shadow is none of them: no client sees its answers.
+        """
+        ready = [each.spec.version for each in self._all_versions() if each.accepts]
+        if self._canary.version == LATEST:
+            ready = [number for number in ready if number != self._shadow]
+        return sorted(ready, key=lambda each: (each == self._shadow, -int(each)))
 
     def _version(self, number: str) -> ModelVersion | None:
         found = (each for each in self._all_versions() if each.spec.version == number)

@@ -165,6 +165,14 @@ def test_the_newest_version_is_tried_where_the_settings_say_latest() -> None:
     assert ask(memory, 20) == {"4": 20}
 
 
+def test_a_shadow_is_not_tried_though_it_is_the_newest() -> None:
+    memory = server(model("3"), model("9"), canary={"version": "latest"}, shadow={"version": 9})
+    assert ask(memory, 20) == {"3": 20}
+    late = model("5")
+    memory.add(late).loaded.callback(checked(late).loaded())
+    assert set(ask(memory, 100)) == {"3", "5"}
+
+
 def test_a_version_is_compared_with_what_the_stable_one_has_answered_before() -> None:
     memory = server(model("3"), canary={"version": "latest", "steps": [100]})
     ask(memory, 30)
