@@ -82,7 +82,7 @@ class Looks:
 
 def _look_at(folders: list[ModelFolder], now: float) -> _Look:
     marks: set[tuple[Any, ...]] = set()
-    newest = 0
+    newest, wall_ns = 0, time.time_ns()
     for folder in folders:
         if folder.stored is not None:
             marks.add((folder.version, folder.stored.digest))
@@ -93,7 +93,8 @@ def _look_at(folders: list[ModelFolder], now: float) -> _Look:
                 status = os.stat(path)
                 times = status.st_mtime_ns, status.st_ctime_ns
                 marks.add((folder.version, str(path), status.st_size, *times, status.st_ino))
-                newest = max(newest, *times)
+                # A time in the future never gets old: the clock was set back, or a tool set it.
+                newest = max(newest, *(each for each in times if each <= wall_ns))
     is_stored = bool(folders) and all(folder.stored is not None for folder in folders)
     return _Look(frozenset(marks), now, newest, is_stored)
 

@@ -52,7 +52,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have listings be steady, and times of files be precise, at once."""
     monkeypatch.setattr(stores_module, "STEADY_S", 0.0)
     monkeypatch.setattr(looks, "STEADY_S", 0.0)
-    monkeypatch.setattr(looks, "FRESH_NS", -(10**11))  # `write` sets times that are to come
+    monkeypatch.setattr(looks, "FRESH_NS", 0)
 
 
 @pytest.fixture

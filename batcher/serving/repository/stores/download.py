@@ -96,6 +96,8 @@ class Download:
     def _fetch(self, partials: dict[StoredFile, PartialFile]) -> None:
         tasks = []
         for file, partial_file in partials.items():
+            if not file.tag:  # nobody knows whether what is there is of the same content
+                partial_file.forget()
             missing = partial_file.open()
             self._there += file.size - sum(part.end - part.start for part in missing)
             tasks += [partial(self._fetch_part, file, partial_file, part) for part in missing]

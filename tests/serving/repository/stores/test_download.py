@@ -77,6 +77,27 @@ def test_a_download_that_was_broken_off_goes_on_where_it_was(
     assert store.fetched == len(BIG) + 13
 
 
+def test_what_is_there_of_a_file_without_a_tag_may_be_of_other_content(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.support.memory_store._tag", lambda content: "")
+    kept = store.fetch
+    calls = iter(range(3))
+
+    def fetch(file: StoredFile, start: int, end: int) -> bytes:
+        if next(calls, None) is None:
+            raise SystemExit("killed")
+        return kept(file, start, end)
+
+    store.fetch = fetch  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        download(store).run(tmp_path / "to", tmp_path / "notes")
+    store.fetch = kept  # type: ignore[method-assign]
+    store.files["m/1/big.pt"] = new = bytes(len(BIG))
+    download(store).run(tmp_path / "to", tmp_path / "notes")
+    assert (tmp_path / "to/big.pt").read_bytes() == new
+
+
 def test_after_another_boot_nothing_is_taken_up(
     store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
