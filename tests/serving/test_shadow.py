@@ -65,6 +65,8 @@ def test_a_version_is_not_compared_with_itself() -> None:
     for number in range(20):
         ask(memory, route=f"u{number}")
     memory.work()
+    memory.wait(1.0)  # for batches of the bulk class
+    memory.work()
     by_shadow = memory.server.metrics.variants.of("m", "5").outcomes["ok"]
     assert 0 < by_shadow < 20
     assert counts(memory).outcomes == {"same": 20 - by_shadow}

@@ -77,8 +77,6 @@ class CanaryDivision:
         self.division: split.Division | None = self
         self._name = name
         self._settings, self._canary = settings, settings.canary
-        shadow = settings.shadow
-        self._shadow = "" if shadow is None else settings.number_of(shadow.version)
         self._all_versions = versions
         self._records = records
         self._variants, self._metrics = metrics
@@ -182,9 +180,11 @@ class CanaryDivision:
         Where the newest is tried, the shadow is none of them: no client sees its answers.
         """
         ready = [each.spec.version for each in self._all_versions() if each.accepts]
+        shadow = self._settings.shadow
+        hidden = "" if shadow is None else self._settings.number_of(shadow.version)
         if self._canary.version == LATEST:
-            ready = [number for number in ready if number != self._shadow]
-        return sorted(ready, key=lambda each: (each == self._shadow, -int(each)))
+            ready = [number for number in ready if number != hidden]
+        return sorted(ready, key=lambda each: (each == hidden, -int(each)))
 
     def _version(self, number: str) -> ModelVersion | None:
         found = (each for each in self._all_versions() if each.spec.version == number)

@@ -96,7 +96,10 @@ class ShadowStage(Stage):
     def _answered(
         self, response: InferenceResponse, request: InferenceRequest, began: float
     ) -> InferenceResponse:
-        self._call_soon(partial(self._send, request, response, self._seconds() - began))
+        version = self._find()
+        # Of a version that is compared with itself nothing is learnt.
+        if version is None or version.spec.version != response.version:
+            self._call_soon(partial(self._send, request, response, self._seconds() - began))
         return response
 
     def _send(
@@ -104,8 +107,6 @@ class ShadowStage(Stage):
     ) -> None:
         """Send a copy of `request`, whose `response` took `original_s`, or count why not."""
         copies, version = self._copies, self._find()
-        if version is not None and version.spec.version == response.version:
-            return  # of an answer that is compared with itself nothing is learnt
         if version is None or not version.accepts:
             self._counts.outcomes["not_ready"] += 1
             return
