@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from http.client import HTTPException
 from json import JSONDecodeError, loads
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import click
+
+from batcher.serving.repository.stores.secrets import without_secrets
 
 _LINES = (
     "model {model}: version {candidate} is {outcome} against version {stable}",
@@ -22,23 +25,45 @@ _LINES = (
 @click.command(name="rollout")
 @click.argument("action", type=click.Choice(["status", "promote", "abort"]))
 @click.argument("model")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the server.")
+@click.option(
+    "--url",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    help="Of the server; a path before its own routes is part of it.",
+)
+@click.option(
+    "--api-key",
+    envvar="BATCHER_API_KEY",
+    default="",
+    help="What a server, or a proxy, knows you by.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, for programs.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the answer.")
-def rollout_command(action: str, model: str, url: str, as_json: bool, timeout: float) -> None:
+def rollout_command(
+    action: str, model: str, url: str, api_key: str, as_json: bool, timeout: float
+) -> None:
     """Show the trial of a new version of MODEL, or end it.
 
     `promote` sends all requests to the version on trial, `abort` none. The server lets clients do
-    so under `model_control: explicit` alone.
+    so under `model_control: explicit` alone. SSL_CERT_FILE names certificates of one's own.
     """
     path = f"{url.rstrip('/')}/models/{quote(model, safe='')}/rollout"
-    asked = Request(path) if action == "status" else Request(f"{path}/{action}", data=b"")
-    text = _answer(asked, timeout)
-    if as_json:
-        click.echo(text)
-        return
-    for line in status_lines(loads(text)):
+    keys = {"X-API-Key": api_key} if api_key else {}
+    text = _answer(path, None if action == "status" else action, keys, timeout)
+    lines = _read(text, path)
+    for line in [text] if as_json else lines:
         click.echo(line)
+
+
+def _read(text: str, path: str) -> list[str]:
+    """Return what a person reads of the answer `text`; raises ClickException: it is no status."""
+    try:
+        return status_lines(loads(text))
+    except (JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as err:
+        raise click.ClickException(
+            f"{without_secrets(path)}: expected the state of a trial; got {text[:200]!r}: is it "
+            "the address of a batcher server?"
+        ) from err
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
@@ -59,16 +84,17 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _answer(asked: Request, timeout: float) -> str:
+def _answer(path: str, action: str | None, headers: dict[str, str], timeout: float) -> str:
     """Return the server's answer; raises ClickException with the reason of another."""
+    url, body = (path, None) if action is None else (f"{path}/{action}", b"")
     try:
-        with urlopen(asked, timeout=timeout) as answer:
-            return str(answer.read().decode())
+        with urlopen(Request(url, body, headers), timeout=timeout) as answer:
+            return str(answer.read().decode("utf-8", "replace"))
     except HTTPError as err:
         raise click.ClickException(f"{err.code}: {_reason(err.read())}") from err
-    except (OSError, URLError, ValueError) as err:
+    except (OSError, HTTPException, ValueError) as err:
         raise click.ClickException(
-            f"cannot reach {asked.full_url}: {err}: is the server running there?"
+            without_secrets(f"cannot reach {url}: {err}: is the server running there?")
         ) from err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from email.message import Message
+from http.client import BadStatusLine
 from io import BytesIO
 from typing import Any
 from unittest.mock import patch
@@ -74,9 +75,32 @@ def test_a_trial_that_has_not_begun_is_told() -> None:
         (refusal(403, b'{"error": "not you"}'), "Error: 403: not you"),
         (refusal(502, b"<html>"), "Error: 502: <html>"),
         (ConnectionRefusedError("refused"), "is the server running there?"),
+        (BadStatusLine("SSH-2.0"), "SSH-2.0: is the server running there?"),
     ],
 )
 def test_a_failure_tells_why(error: Exception, text: str) -> None:
     result, _ = run("abort", "m", answer=error)
     assert result.exit_code == 1
     assert text in result.output
+
+
+def test_a_key_and_a_path_before_the_routes_are_sent() -> None:
+    result, (request,) = run("abort", "m", "--url", "https://host/ml/", "--api-key", "k3y")
+    assert result.exit_code == 0
+    assert request.full_url == "https://host/ml/models/m/rollout/abort"
+    assert request.get_header("X-api-key") == "k3y"
+
+
+@pytest.mark.parametrize("answer", [[], {"page": "log in"}, "text", None])
+def test_an_answer_of_another_program_is_named(answer: Any) -> None:
+    for words in ((), ("--json",)):
+        result, _ = run("status", "m", *words, answer=answer)
+        assert result.exit_code == 1
+        assert "expected the state of a trial; got" in result.output
+
+
+def test_a_password_in_the_address_is_not_shown() -> None:
+    result = CliRunner().invoke(main, ["rollout", "status", "m", "--url", "http://me:s3cr3t@x:y/"])
+    assert result.exit_code == 1
+    assert "cannot reach http://…@x:y/models/m/rollout" in result.output
+    assert "s3cr3t" not in result.output
