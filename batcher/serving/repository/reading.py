@@ -240,8 +240,10 @@ def served(folders: list[ModelFolder], settings: ServerSettings) -> list[ModelFo
 def _chosen(name: str, folders: list[ModelFolder], settings: ServerSettings) -> Collection[str]:
     """Return which versions of the model `name` may serve. Raises ConfigError."""
     there = [folder.version for folder in folders if folder.name == name]
-    # One `config.pbtxt` stands above all versions.
-    own = settings_for(next(folder for folder in folders if folder.name == name), settings)
+    # One `config.pbtxt` stands above all versions; of a store it is there with each that is.
+    of_model = [folder for folder in folders if folder.name == name]
+    known = next((folder for folder in of_model if folder.folder.is_dir()), of_model[0])
+    own = settings_for(known, settings)
     if own.versions == "all":
         return there
     kept = kept_versions(settings.records.get(name)) if own.canary is not None else set()

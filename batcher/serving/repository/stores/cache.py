@@ -4,7 +4,7 @@
     <digest>.lock                      held by who serves the version (shared) or fetches it (alone)
     <digest>/entry.json                which version this is, and its bytes
     <digest>/partial/, <digest>/notes/ what has been fetched of it
-    <digest>/files/<name>/<version>/   the version, whole
+    <digest>/files/<name>/<version>/   the version, whole; Triton's config.pbtxt lies above it
     <digest>/complete                  says that it is whole; last used when the file was changed
 
 The digest is that of a version's listing, so other content under the same number lies beside it.
@@ -106,7 +106,7 @@ class StoreCache:
             entry.mkdir(exist_ok=True)
             about = {"store": version.store, "version": version.title, "bytes": version.nbytes}
             entry.joinpath("entry.json").write_text(json.dumps(about))
-        partial, target = entry / "partial", version.folder_in(self.folder)
+        partial, target = entry / "partial", version.root_in(self.folder)
         fetch(partial, entry / "notes")
         _sync(partial)
         shutil.rmtree(entry / "files", ignore_errors=True)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from batcher.config.model_files import files_named_in
+from batcher.config.triton.model_config import CONFIG, read_config
 from batcher.core.error_text import brief
 from batcher.errors import ConfigError
 from batcher.serving.repository.left_out import DEFINITION
@@ -78,7 +79,7 @@ class Download:
             OSError: the store or the disk fails.
         """
         files = self._version.files
-        first = _first(files)
+        first = self._first()
         partials = {
             each: PartialFile(folder / each.name, notes / str(number), each.size)
             for number, each in enumerate(files)
@@ -143,25 +144,41 @@ class Download:
 
     def _check_whole(self, folder: Path) -> dict[str, str]:
         """Check that nothing is named which is missing; return the sums. Raises Incomplete."""
+        own = self._version.own
         names = {file.name for file in self._version.files}
         sums = {}
-        if SUMS in names:
-            sums = read_sums(_text_of(folder / SUMS))
+        if own(SUMS) in names:
+            said = read_sums(_text_of(folder / own(SUMS)))
+            sums = {own(name): digest for name, digest in said.items()}
             _check_there(SUMS, list(sums), names)
         try:
-            named = files_named_in(folder / DEFINITION)
+            who, named = self._named(folder)
         except ConfigError:
             return sums  # loading it says what is wrong, for all to see
-        _check_there(DEFINITION, named, names)
+        _check_there(who, [own(name.removeprefix("./")) for name in named], names)
         return sums
 
+    def _named(self, folder: Path) -> tuple[str, list[str]]:
+        """Return the file that describes the version, and the files that it names.
 
-def _first(files: Sequence[StoredFile]) -> list[StoredFile]:
-    """Return those of `files` that say which others there should be. Raises ConfigError."""
-    first = [file for file in files if file.name in (DEFINITION, SUMS)]
-    if large := [file.name for file in first if file.size > MAX_NOTES_BYTES]:
-        raise ConfigError(f"{large[0]}: expected at most {MAX_NOTES_BYTES} bytes")
-    return first
+        Raises ConfigError: it cannot be read.
+        """
+        version = self._version
+        if not version.inner:
+            return DEFINITION, files_named_in(folder / DEFINITION)
+        config = read_config(folder / CONFIG, version.name, folder / version.inner)
+        return CONFIG, [str(config.source.values["file"])]  # of each format that is read there
+
+    def _first(self) -> list[StoredFile]:
+        """Return the files that say which others there should be. Raises ConfigError."""
+        version = self._version
+        known = (version.own(SUMS), CONFIG if version.inner else DEFINITION)
+        small = [file for file in version.files if file.size <= MAX_NOTES_BYTES]
+        if large := [file.name for file in {*version.files} - {*small} if file.name in known]:
+            raise ConfigError(f"{large[0]}: expected at most {MAX_NOTES_BYTES} bytes")
+        # Triton's file is read with the labels beside it.
+        beside = [file for file in small if version.inner and "/" not in file.name]
+        return [file for file in small if file.name in known or file in beside]
 
 
 def _damage(names: Sequence[str]) -> ConfigError:
@@ -172,7 +189,9 @@ def _damage(names: Sequence[str]) -> ConfigError:
 
 
 def _check_there(who: str, named: Sequence[str], names: set[str]) -> None:
-    missing = sorted({name.removeprefix("./") for name in named} - names)
+    # A SavedModel is a folder.
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    missing = sorted({name.rstrip("/") for name in named} - names - folders)
     if missing:
         raise Incomplete(
             f"the upload has not ended: {who} names {brief(missing[0], 200)}, which is not there"

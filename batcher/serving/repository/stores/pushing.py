@@ -1,8 +1,8 @@
 """Puts a version into a store, and takes one out of it: for people and training scripts.
 
-A server takes a version for whole once its `model.yaml` is there. So `model.yaml` is the last file
-that is put and the first that is removed. Before it comes `SHA256SUMS`, by which every server
-checks what it has fetched.
+A server takes a version for whole once its `model.yaml` is there, or its `saved_model.pb`. So that
+is the last file that is put and the first that is removed. Before it comes `SHA256SUMS`, by which
+every server checks what it has fetched.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from batcher.config.saved_model.definition import is_saved_model
+from batcher.config.saved_model.signatures import FILE as SAVED_MODEL
+from batcher.config.triton.model_config import CONFIG, config_of
 from batcher.core.names import name_fault
 from batcher.errors import ConfigError
 from batcher.serving.repository.left_out import DEFINITION, is_no_model
 from batcher.serving.repository.stores.checksums import SUMS, sha256_of
 from batcher.serving.repository.stores.names import names_fault
 from batcher.serving.repository.stores.store import Store, WritableStore
-from batcher.serving.repository.stores.versions import StoredVersion, versions_in
+from batcher.serving.repository.stores.versions import DEFINITIONS, StoredVersion, versions_in
+
+_OF_TRITON = "copy the folder of the model, with that file, by a tool of the store's"
 
 
 def versions_of(store: Store, address: str, model: str = "") -> list[StoredVersion]:
@@ -67,22 +72,25 @@ def _check_name(name: str) -> None:
 def _put(
     store: WritableStore, folder: Path, files: list[str], title: str, tell: Callable[[str], None]
 ) -> None:
-    """Put the `files` in `folder`, and their sums: `model.yaml` last."""
+    """Put the `files` in `folder`, and their sums: what makes it a version last."""
+    last = DEFINITION if DEFINITION in files else SAVED_MODEL
     with TemporaryDirectory() as temporary:
         sums = Path(temporary, SUMS)
         lines = [f"{sha256_of(folder / file)}  {file}\n" for file in files]
         sums.write_text("".join(lines), encoding="utf-8")
-        paths = {file: folder / file for file in files if file != DEFINITION}
-        for file, path in {**paths, SUMS: sums, DEFINITION: folder / DEFINITION}.items():
+        paths = {file: folder / file for file in files if file != last}
+        for file, path in {**paths, SUMS: sums, last: folder / last}.items():
             tell(f"{file}, {path.stat().st_size:,} bytes")
             store.put(f"{title}/{file}", path)
 
 
 def _files_in(folder: Path) -> list[str]:
     """Return the files of the version in `folder`, by their names from there."""
-    if not (folder / DEFINITION).is_file():
+    if not (folder / DEFINITION).is_file() and not is_saved_model(folder):
+        advice = "" if config_of(folder) is None else f", but a {CONFIG} above it: {_OF_TRITON}"
         raise ConfigError(
-            f"{str(folder)!r}: expected the folder of a version, with a {DEFINITION}; there is none"
+            f"{str(folder)!r}: expected the folder of a version, with a {DEFINITION}; there is "
+            f"none{advice}"
         )
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -98,8 +106,10 @@ def remove(store: WritableStore, address: str, name: str, version: int) -> int:
     """Remove a version, and return the number of its files. Raises OSError, ConfigError."""
     for one in versions_of(store, address, name):
         if int(one.version) == version:
-            names = [one.in_store(file).name for file in one.files]
-            first = one.in_store(one.files[0]._replace(name=DEFINITION)).name
-            store.delete([first, *(each for each in names if each != first)])
-            return len(names)
+            # What stands above its folder belongs to the other versions as well.
+            own = [file for file in one.files if file.name.startswith(one.own(""))]
+            makes_it = [file for file in own if file.name in DEFINITIONS]
+            rest = [file for file in own if file not in makes_it]
+            store.delete([one.in_store(file).name for file in (*makes_it, *rest)])
+            return len(own)
     raise ConfigError(f"{address}: expected a version that is there; got {name}/{version}")

@@ -3,6 +3,8 @@
     name of a file in the store       is
     digits/3/net.onnx                 a file of version 3 of the model `digits`
     digits/model.yaml                 version 1 of a model that has no numbered folders
+    net/3/saved_model.pb              a SavedModel, with or without a model.yaml beside it
+    net/config.pbtxt and net/3/…      Triton's: version 3 and the files above it
     anything else                     no model's
 
 A version is known by its listing: names, sizes and tags of its files. Another listing is another
@@ -13,15 +15,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
+from batcher.config.saved_model.signatures import FILE as SAVED_MODEL
+from batcher.config.triton.model_config import CONFIG
 from batcher.core.names import is_number, name_fault
 from batcher.serving.repository.left_out import DEFINITION, is_no_model
 from batcher.serving.repository.stores.names import names_fault
 from batcher.serving.repository.stores.store import StoredFile
+
+DEFINITIONS = (DEFINITION, SAVED_MODEL)
+"""The files each of which makes a folder a version."""
 
 Key = tuple[str, str]
 """Name and version."""
@@ -37,6 +44,8 @@ class StoredVersion:
         version: its version, a decimal number as text without leading zeros.
         prefix: the version's folder in the store; empty for the root.
         files: the files of the version, named from that folder, sorted.
+        inner: the version's own folder in that one, where files beside it belong to the version:
+            `config.pbtxt` and those that it names. Empty for all other versions.
     """
 
     store: str
@@ -44,6 +53,7 @@ class StoredVersion:
     version: str
     prefix: str
     files: tuple[StoredFile, ...]
+    inner: str = ""
 
     @cached_property
     def digest(self) -> str:
@@ -68,9 +78,18 @@ class StoredVersion:
         """Name and version for logs."""
         return f"{self.name}/{self.version}"
 
+    def root_in(self, cache: Path) -> Path:
+        """Return where the files of the version are in the folder `cache`, once they are there."""
+        files = cache / self.digest / "files" / self.name
+        return files if self.inner else files / self.version
+
     def folder_in(self, cache: Path) -> Path:
         """Return where the version is in the folder `cache`, once it is there."""
-        return cache / self.digest / "files" / self.name / self.version
+        return self.root_in(cache) / self.inner
+
+    def own(self, name: str) -> str:
+        """Return how the file `name` of the version's own folder is named among `files`."""
+        return f"{self.inner}/{name}" if self.inner else name
 
     def in_store(self, file: StoredFile) -> StoredFile:
         """Return `file` of this version under the name that it has in the store."""
@@ -122,7 +141,7 @@ def _is_odd(name: str) -> bool:
 def _fault(version: StoredVersion, numbers: Counter[str]) -> str:
     """Return why `version` is left out; `numbers` counts folders by the number of a version."""
     if numbers[version.version] > 1:
-        return f"expected one folder a version; got also {version.prefix!r}"
+        return f"expected one folder a version; got also {version.inner or version.prefix!r}"
     return names_fault(file.name for file in version.files)
 
 
@@ -146,12 +165,17 @@ def _versions_of(
         folder, slash, inner = rest.partition("/")
         if slash and is_number(folder) and inner:
             folders[folder].append(file._replace(name=inner))
-    found = [
-        _version(store, name, str(int(folder)), f"{prefix}{folder}", files)
-        for folder, files in sorted(folders.items(), key=lambda each: int(each[0]))
-        if any(file.name == DEFINITION or _is_odd(file.name) for file in files)
-    ]
-    if not found and any(rest == DEFINITION for rest, _ in inside):
+    beside = [file._replace(name=rest) for rest, file in inside if "/" not in rest]
+    is_triton = any(file.name == CONFIG for file in beside)
+    found = []
+    for folder, files in sorted(folders.items(), key=lambda each: int(each[0])):
+        if any(file.name in DEFINITIONS or _is_odd(file.name) for file in files):
+            found.append(_version(store, name, str(int(folder)), f"{prefix}{folder}", files))
+        elif is_triton:
+            of_model = [*beside, *(file._replace(name=f"{folder}/{file.name}") for file in files)]
+            root = _version(store, name, str(int(folder)), prefix.rstrip("/"), of_model)
+            found.append(replace(root, inner=folder))
+    if not found and any(rest in DEFINITIONS for rest, _ in inside):
         own = [file._replace(name=rest) for rest, file in inside]
         return [_version(store, name, "1", prefix.rstrip("/"), own)]
     return found
