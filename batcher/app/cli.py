@@ -324,11 +324,11 @@ def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str
         if unknown:
             expected = ", ".join(sorted({folder.name for folder in known}))
             raise ConfigError(f"expected one of {expected}; got {', '.join(sorted(unknown))}")
-        instances = sum(settings.for_model(folder.name).instances for folder in known)
+        instances = sum(settings_for(folder, settings).instances for folder in known)
         for folder in known:
             if folder.name in names:
                 # As at start: the number of threads is compiled in.
-                own = share_threads(settings.for_model(folder.name), instances)
+                own = share_threads(settings_for(folder, settings), instances)
                 definition = define(folder, own.trusted)
                 outcome = compile_ahead(definition, own)
                 click.echo(f"model {folder.name}/{folder.version}: {outcome}")

@@ -61,6 +61,9 @@ copies of libraries that PyTorch and gRPC bring as well.
 _WITHOUT_TORCH = ("sklearn", "xgboost", "lightgbm", "pmml", "savedmodel")
 """Formats whose models run on the CPU alone, and for which PyTorch need not be imported."""
 
+_COMPILED = ("python", "export")
+"""Formats whose models can be compiled."""
+
 _OF_EXTRAS = ("onnx", "keras", *_WITHOUT_TORCH)
 """Formats whose libraries come with extras."""
 
@@ -169,6 +172,9 @@ def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
 
     Any thread.
     """
+    if definition.format not in _COMPILED:
+        got = f"{definition.format}, of model {definition.spec.name!r}"
+        raise ModelLoadError(f"expected a model of format export or python to compile; got {got}")
     aoti = import_module("batcher.models.pytorch.aoti")
     device = import_module("torch").device(_device(definition, settings))
     package: Path = aoti.find_or_compile(aoti.Wanted(definition, settings, device))

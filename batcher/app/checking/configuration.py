@@ -15,7 +15,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError
 from batcher.serving.repository.fetching import find_and_fetch
-from batcher.serving.repository.folders import define
+from batcher.serving.repository.folders import define, settings_for
 from batcher.serving.repository.listing import ModelFolder
 from batcher.serving.repository.repository import NO_MODEL
 
@@ -64,7 +64,7 @@ def _check_definition(folder: ModelFolder, settings: ServerSettings) -> ModelDef
     """Write what the model in `folder` takes and gives, and return it; or write what is wrong."""
     title = f"{folder.name}/{folder.version}"
     try:
-        definition = check_entry(define(folder, settings.for_model(folder.name).trusted))
+        definition = check_entry(define(folder, settings_for(folder, settings).trusted))
     except ConfigError as err:
         click.echo(f"model {title}: {err}", err=True)
         return None
@@ -72,4 +72,6 @@ def _check_definition(folder: ModelFolder, settings: ServerSettings) -> ModelDef
     inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
     outputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.outputs)
     click.echo(f"model {title}: {spec.platform}, takes {inputs}, gives {outputs}")
+    for note in definition.notes:
+        click.echo(f"  note: {note}")
     return definition

@@ -25,7 +25,7 @@ from batcher.core.spec import Array, ModelSpec
 from batcher.errors import ConfigError
 from batcher.serving.jobs.job import Shape
 from batcher.serving.repository.fetching import find_and_fetch
-from batcher.serving.repository.folders import define
+from batcher.serving.repository.folders import define, settings_for
 from batcher.serving.repository.listing import ModelFolder
 from batcher.serving.repository.source import paths_of
 from batcher.serving.server import ModelServer
@@ -87,7 +87,7 @@ def find_local(name: str, settings: ServerSettings, base: Any) -> LocalModel:
         known = ", ".join(sorted({folder.name for folder in folders})) or "none"
         raise ConfigError(f"expected a model of the configuration ({known}), or a path; got {name}")
     found = max(versions, key=lambda folder: int(folder.version))
-    own = settings.for_model(name)
+    own = settings_for(found, settings)
     own = share_threads(own, own.instances).model_copy(update=_alone(own))
     return LocalModel(found, define(found, own.trusted), own, settings)
 

@@ -11,6 +11,7 @@ from batcher.config.reading import Source, validate
 from batcher.config.settings import ServerSettings, share_threads
 from batcher.errors import ConfigError
 from batcher.serving.repository.fetching import find_and_fetch
+from batcher.serving.repository.folders import settings_for
 from batcher.serving.repository.listing import ModelFolder
 
 KEPT = (
@@ -77,8 +78,8 @@ def find_subject(name: str, settings: ServerSettings, base: Path) -> Subject:
         known = ", ".join(sorted({folder.name for folder in folders})) or "none"
         raise ConfigError(f"expected a model of the configuration ({known}), or a path; got {name}")
     found = max(versions, key=lambda folder: int(folder.version))
-    instances = sum(settings.for_model(folder.name).instances for folder in folders)
-    present = share_threads(settings.for_model(name), instances)
+    instances = sum(settings_for(folder, settings).instances for folder in folders)
+    present = share_threads(settings_for(found, settings), instances)
     server = {key: value for key in KEPT if (value := getattr(settings, key)) is not None}
     return Subject(found, present, _place(found), server)
 

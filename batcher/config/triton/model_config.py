@@ -133,8 +133,10 @@ class _Top:
 
     def _check_name(self, reading: Reading, field: Field) -> None:
         text = reading.text(field)
-        if text and text != self._name:
-            reading.refuse(field, f"expected the name of its folder, {self._name!r}; got {text!r}")
+        # The settings may know the model by another name than that of its folder.
+        if text and text not in (self._name, reading.folder.name):
+            folder = reading.folder.name
+            reading.refuse(field, f"expected the name of its folder, {folder!r}; got {text!r}")
 
     def _backend(self, reading: Reading, field: Field) -> None:
         text = reading.text(field)
