@@ -74,6 +74,14 @@ class StoreListing(NamedTuple):
     away: str = ""
 
 
+class _Listed(NamedTuple):
+    """The last listing of a store, and what `versions_in` says of it."""
+
+    files: list[StoredFile]
+    versions: list[StoredVersion]
+    faults: dict[Key, str]
+
+
 class Stores:
     """Lists stores and fetches versions. The thread of the stores, or of a command.
 
@@ -100,6 +108,7 @@ class Stores:
         self._pause = pause
         self._stores: dict[str, Store] = {}
         self._seen: dict[tuple[str, Key], tuple[str, float]] = {}
+        self._listed: dict[Place, _Listed] = {}
         self._whole: dict[tuple[str, Key], StoredVersion] = {}
         self._refused: dict[str, tuple[str, float]] = {}
         self._away: set[str] = set()
@@ -128,8 +137,10 @@ class Stores:
         if address in self._away:
             self._away.discard(address)
             _log.info("the store {address} answers again", address=address)
+        before = self._listed.get(place)
         listing = self._judged(place, files)
-        self._keep(address, files)
+        if self._listed[place] is not before or address in self._not_kept:
+            self._keep(address, files)
         return listing
 
     def _keep(self, address: str, files: list[StoredFile]) -> None:
@@ -150,9 +161,10 @@ class Stores:
 
     def _judged(self, place: Place, files: list[StoredFile]) -> StoreListing:
         """Return the versions among `files` that can be served, and why others cannot."""
-        versions, unread = versions_in(place.address, files, place.model)
+        versions, faults = self._versions(place, files)
         steady, known = self._steady(place), []
         waiting: dict[Key, str] = {}
+        unread = dict(faults)
         for version in versions:
             reason = self._reason_against(version, steady)
             if reason == _NOT_STEADY:
@@ -167,6 +179,19 @@ class Stores:
             else:
                 unread[version.key] = reason
         return StoreListing(self.cache.folder, tuple(known), waiting, unread)
+
+    def _versions(
+        self, place: Place, files: list[StoredFile]
+    ) -> tuple[list[StoredVersion], dict[Key, str]]:
+        """Return `versions_in`, worked out anew only where the listing is another one.
+
+        Of 100,000 files that takes seconds, and each look would take them.
+        """
+        last = self._listed.get(place)
+        if last is None or last.files != files:
+            last = _Listed(files, *versions_in(place.address, files, place.model))
+            self._listed[place] = last
+        return last.versions, last.faults
 
     def _steady(self, place: Place) -> set[str]:
         """Return the digests of versions that were in the store at an earlier start."""
@@ -266,6 +291,7 @@ class Stores:
         """Forget what is known of stores that the settings do not name any more."""
         addresses = {place.address for place in places}
         self._stores = {key: store for key, store in self._stores.items() if key in addresses}
+        self._listed = {place: each for place, each in self._listed.items() if place in places}
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in addresses}
         self._whole = {key: each for key, each in self._whole.items() if key[0] in addresses}
         now = self._now()

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from batcher.errors import ConfigError
+from batcher.serving.repository.stores import stores
 from batcher.serving.repository.stores.store import StoredFile
 from batcher.serving.repository.stores.stores import AGAIN_S, STEADY_S
 from tests.serving.repository.stores.conftest import PLACE, Bench
@@ -195,6 +196,23 @@ def test_a_hundred_looks_at_a_store_are_a_hundred_listings_and_no_fetch(bench: B
         bench.now += 1
         assert bench.look(patient=False) == ["m/1"]
     assert (bench.store.listings - listings, bench.store.fetched - fetched) == (100, 0)
+
+
+def test_a_listing_that_has_not_changed_is_not_worked_out_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put("m/1", model__yaml="")
+    bench.put("n//2", model__yaml="")
+    bench.look()
+    known = bench.stores.known[PLACE]
+    monkeypatch.setattr(stores, "versions_in", lambda *arguments: pytest.fail("worked out"))
+    monkeypatch.setattr(bench.stores.cache, "keep_listing", lambda *arguments: pytest.fail("kept"))
+    bench.look()
+    assert bench.stores.known[PLACE] == known
+    monkeypatch.undo()
+    bench.put("n/1", model__yaml="")
+    bench.store.files.pop("n//2/model.yaml")
+    assert bench.look() == ["m/1", "n/1"]
 
 
 def test_stores_that_are_named_no_more_are_forgotten(bench: Bench) -> None:
