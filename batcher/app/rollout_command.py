@@ -72,6 +72,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         return [f"model {status['model']}: no version is on trial yet"]
     shown = {**status, "steps": len(status["steps"]), "outcome": _words(status["outcome"])}
     lines = [line.format(**shown) for line in _LINES]
+    if status.get("note"):
+        lines.append(status["note"])
     for number, counts in status["answers"].items():
         lines.append(f"version {number}: {counts['errors']} of {counts['requests']} answers failed")
     for name, evidence in status["evidence"].items():

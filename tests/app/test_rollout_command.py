@@ -51,6 +51,11 @@ def test_the_status_is_told_in_words() -> None:
     assert "version 5: 0 of 0 answers failed" in result.output
 
 
+def test_a_version_that_cannot_answer_is_told() -> None:
+    result, _ = run("status", "m", answer={**STATUS, "note": "version 5 cannot answer now"})
+    assert "\nversion 5 cannot answer now\n" in result.output
+
+
 @pytest.mark.parametrize("action", ["promote", "abort"])
 def test_actions_are_posted(action: str) -> None:
     result, (request,) = run(action, "a/b")

@@ -265,7 +265,17 @@ class CanaryDivision:
         if trial is None:
             return {"model": self._name, "outcome": "waiting"}
         self._follow(trial.tick(now))
-        return {"model": self._name, **status_of(trial, now)}
+        return {"model": self._name, **status_of(trial, now), "note": self._note()}
+
+    def _note(self) -> str:
+        """Return what keeps a trial that runs from going on; empty if nothing does."""
+        trial = self.trial
+        if trial is None or trial.outcome is not Outcome.RUNNING:
+            return ""
+        found = self._version(trial.candidate)
+        if found is not None and found.accepts:
+            return ""
+        return f"version {trial.candidate} cannot answer now: version {trial.stable} answers all"
 
 
 def _check_ready(version: ModelVersion | None, number: str) -> None:

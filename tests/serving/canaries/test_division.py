@@ -165,6 +165,15 @@ def test_the_newest_version_is_tried_where_the_settings_say_latest() -> None:
     assert ask(memory, 20) == {"4": 20}
 
 
+def test_the_status_says_that_a_version_on_trial_is_gone() -> None:
+    memory = server()
+    ask(memory, 20)
+    assert status(memory)["note"] == ""
+    memory.server.unload(memory.server.find("m", "5"))
+    assert status(memory)["note"] == "version 5 cannot answer now: version 3 answers all"
+    assert ask(memory, 20) == {"3": 20}
+
+
 def test_a_shadow_is_not_tried_though_it_is_the_newest() -> None:
     memory = server(model("3"), model("9"), canary={"version": "latest"}, shadow={"version": 9})
     assert ask(memory, 20) == {"3": 20}
