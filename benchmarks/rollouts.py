@@ -15,6 +15,8 @@ copied. Clients of each model are measured by turns.
 `canary`: 100,000 requests with a key each and 100,000 without are divided at 5 %. Then the server
 is started anew, and half of the keys are asked again: each must meet the version of before.
 
+Parts that are run alone write `results/rollouts_PART.md`.
+
 A run whose generator lagged its own schedule says nothing: the window is left out and counted, and
 makes the exit status 3.
 """
@@ -28,6 +30,7 @@ if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -267,14 +270,18 @@ def main() -> int:
         help="run open loops under SCHED_FIFO (needs the privilege)",
     )
     options = parser.parse_args()
-    rows, runs = [], []
+    rows, runs, load = [], [], os.getloadavg()[0]
     for part in options.parts or PARTS:
         with TemporaryDirectory() as folder:
             found, results = PARTS[part](options, Path(folder))
         rows += found
         runs += results
-    remarks = (f"A change each {options.pause:g} s in windows with changes.",)
-    print(write_results("rollouts", "New versions of models under load", rows, remarks))
+    remarks = (
+        f"A change each {options.pause:g} s in windows with changes, {options.seconds:g} s long.",
+        f"When the run began, {load:.1f} other processes wanted a core (load average of a minute).",
+    )
+    name = "_".join(["rollouts", *options.parts])
+    print(write_results(name, "New versions of models under load", rows, remarks))
     return report_invalid(runs)
 
 
