@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
+from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.core.spec import Array
 from batcher.errors import DeadlineExceeded, InvalidInput, ModelError, QueueFull, TooLarge
+from batcher.serving.stages.stage import GoOn, Stage
 from tests.support.gate import Gate
 from tests.support.models import Predict, rows
 from tests.support.pipelines import CASCADE, CHAIN, Pipelines, of_two
@@ -137,16 +139,24 @@ def test_one_deadline_holds_for_all_steps(tmp_path: Path) -> None:
     pipelines.end()
 
 
+class Noting(Stage):
+    """Notes the priority of every request."""
+
+    def __init__(self, priorities: list[int]) -> None:
+        """Note in `priorities`."""
+        self._priorities = priorities
+
+    def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
+        """Note, and go on."""
+        self._priorities.append(request.parameters.priority)
+        return go_on(request)
+
+
 def test_the_priority_is_handed_on(two: Pipelines) -> None:
     two.ready(CHAIN)
     taken: list[int] = []
     for name in ("one", "two"):
-        scheduler = two.server.find(name).scheduler
-        submit = scheduler.submit
-        scheduler.submit = lambda request, submit=submit: (  # type: ignore[method-assign]
-            taken.append(request.parameters.priority),
-            submit(request),
-        )[1]
+        two.server.find(name).set_name_stages((Noting(taken),))
 
     for priority in (0, 1, 3):
         two.response(two.infer(1, model="p", priority=priority))
