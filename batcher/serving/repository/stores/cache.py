@@ -8,8 +8,9 @@
     <digest>/complete                  says that it is whole; last used when the file was changed
 
 The digest is that of a version's listing, so other content under the same number lies beside it.
-Where a version does not fit, those that were used longest ago are removed, and never one that
-somebody serves: its lock is taken. A server that is killed lets go of its locks with its life.
+Where a version does not fit into the bound, or onto the disk, those that were used longest ago are
+removed, and never one that somebody serves: its lock is taken. A server that is killed lets go of
+its locks with its life.
 
 What lies here is code that the server runs. So the folder belongs to the server's user alone.
 """
@@ -119,17 +120,35 @@ class StoreCache:
     def _make_room(self, version: StoredVersion) -> None:
         """Remove what was used longest ago until `version` fits. Raises ConfigError."""
         others = [each for each in self.entries() if each.digest != version.digest]
-        total = sum(each.nbytes for each in others) + version.nbytes
+        held = sum(each.nbytes for each in others)
+        # Nothing is removed for a version that cannot fit even then.
+        lack = self._lack(version, 0, held)
         for each in sorted(others, key=lambda one: one.used):
-            if total <= self.max_bytes:
-                return
-            total -= each.nbytes * self._remove(each.digest)
-        if total > self.max_bytes:
-            raise ConfigError(
+            if lack or not self._lack(version, held):
+                break
+            held -= each.nbytes * self._remove(each.digest)
+        if lack := lack or self._lack(version, held):
+            raise ConfigError(lack)
+
+    def _lack(self, version: StoredVersion, held: int, removable: int = 0) -> str:
+        """Return which room `version` lacks; empty if it fits.
+
+        Others hold `held` bytes; `removable` bytes are counted as free space of the disk.
+        """
+        room = max(self.max_bytes - held, 0)
+        if version.nbytes > room:
+            return (
                 f"expected room for {version.nbytes} bytes in the cache {str(self.folder)!r}; got "
-                f"{max(self.max_bytes - total + version.nbytes, 0)}, since the rest is in use: "
-                f"store_cache_bytes is {self.max_bytes}"
+                f"{room}, since the rest is in use: store_cache_bytes is {self.max_bytes}"
             )
+        missing = version.nbytes - _bytes_in(self.folder / version.digest)
+        free = shutil.disk_usage(self.folder).free + removable
+        if missing > free:
+            return (
+                f"expected {missing} bytes more on the disk of the cache {str(self.folder)!r}; got "
+                f"{free}"
+            )
+        return ""
 
     def _remove(self, digest: str) -> bool:
         """Remove a version, unless somebody serves or fetches it; return whether it is gone."""
@@ -193,6 +212,11 @@ class StoreCache:
 
     def _listing_path(self, store: str) -> Path:
         return self.folder / f"listing-{sha256(store.encode()).hexdigest()[:32]}.json"
+
+
+def _bytes_in(folder: Path) -> int:
+    """Return the bytes that the files below `folder` take on the disk: of parts, those there."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
 
 
 def _sync(folder: Path) -> None:

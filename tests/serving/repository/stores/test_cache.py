@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -68,6 +71,40 @@ def test_what_serves_is_never_removed(tmp_path: Path) -> None:
     fill(theirs, third)
     assert mine.has(old)
     assert not mine.has(new)
+
+
+def with_free(monkeypatch: pytest.MonkeyPatch, cache: StoreCache, disk: int) -> None:
+    """Have the disk hold `disk` bytes of versions."""
+
+    def usage(folder: Path) -> Any:
+        return SimpleNamespace(free=disk - sum(each.nbytes for each in cache.entries()))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+
+def test_what_was_used_longest_ago_makes_room_on_a_disk_that_is_smaller_than_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = StoreCache(tmp_path, 10_000)
+    with_free(monkeypatch, cache, 250)
+    for number in (1, 2, 3):
+        fill(cache, version(number))
+        aged(cache, version(number), 1000 + number)
+        cache.hold_only(frozenset())
+    assert [cache.has(version(number)) for number in (1, 2, 3)] == [False, True, True]
+
+
+@pytest.mark.parametrize("bound", [250, 10_000])
+def test_nothing_is_removed_for_a_version_that_can_never_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: int
+) -> None:
+    cache = StoreCache(tmp_path, bound)
+    with_free(monkeypatch, cache, 250)
+    fill(cache, version(1))
+    cache.hold_only(frozenset())
+    with pytest.raises(ConfigError, match=r"expected .*300 bytes"):
+        fill(cache, version(2, 300))
+    assert cache.has(version(1))
 
 
 def test_a_version_that_cannot_fit_is_refused_with_the_figures(tmp_path: Path) -> None:
