@@ -15,6 +15,7 @@ from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.markup import chart, page, paragraphs, table
+from batcher.frontends.endpoints.pipeline_part import pipeline_part
 from batcher.frontends.endpoints.traffic_part import traffic_part
 from batcher.serving.model_version import ModelVersion
 from batcher.serving.monitoring.explaining import explain
@@ -58,11 +59,13 @@ class ModelPage:
         not_ready = "" if version.accepts else state
         facts = facts_of(version, self._engine.metrics, self._engine.seconds(), not_ready)
         up = "../../../" if number_of_version else "../"
+        # A pipeline has steps, and no batches of its own.
+        steps = pipeline_part(self._engine, version, up)
         parts = (
             f"<p>{escape(state)}</p>",
-            _words(facts),
+            steps or _words(facts),
             traffic_part(self._engine, version.spec.name),
-            "" if not_ready else "".join(_numbers(facts)),
+            "" if steps or not_ready else "".join(_numbers(facts)),
             _links(version, up),
         )
         return page(version.title, "".join(parts), 0 if not_ready else REFRESH_S)

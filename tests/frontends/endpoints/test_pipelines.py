@@ -1,0 +1,74 @@
+"""A pipeline is a model to clients: routes, metadata, page and readiness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.support.http import MemoryServer, ask, over_connection
+from tests.support.http_answers import Answer
+from tests.support.models import RecordingModel, model_spec
+from tests.support.pipelines import CASCADE, definition
+
+INPUTS = orjson.dumps({"inputs": {"x": [[1, 1, 1, 1], [9, 9, 9, 9]]}})
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MemoryServer]:
+    server = MemoryServer(*(RecordingModel(model_spec(name=name)) for name in ("one", "two")))
+    server.server.add(definition(tmp_path, CASCADE), server.settings.for_model("p"))
+    server.turn()
+    yield server
+    server.check_nothing_is_left()
+
+
+def get(server: MemoryServer, target: str) -> Answer:
+    return over_connection(server, ask(target, method="GET"))
+
+
+def test_the_native_route_answers(server: MemoryServer) -> None:
+    request = ask("/models/p/predict", INPUTS, ("X-Timing", "1"), content_type="application/json")
+
+    answer = over_connection(server, request)
+
+    assert answer.status == 200
+    assert orjson.loads(answer.body) == {"outputs": {"y": [[2.0] * 4, [18.0] * 4]}}
+    assert b"queue" in (answer.header("server-timing") or "").encode()
+
+
+def test_the_open_inference_protocol_describes_and_answers(server: MemoryServer) -> None:
+    body = orjson.dumps(
+        {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+    )
+
+    metadata = orjson.loads(get(server, "/v2/models/p").body)
+    request = ask("/v2/models/p/infer", body, content_type="application/json")
+    answer = orjson.loads(over_connection(server, request).body)
+
+    assert metadata["platform"] == "pipeline"
+    assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
+    assert answer["outputs"][0]["data"] == [2, 4, 6, 8]
+    assert get(server, "/v2/models/p/ready").status == 200
+
+
+def test_its_page_shows_the_steps_and_their_rows(server: MemoryServer) -> None:
+    over_connection(server, ask("/models/p/predict", INPUTS, content_type="application/json"))
+
+    page = get(server, "/models/p").body.decode()
+
+    assert "<h2>Steps</h2>" in page
+    assert 'model <a href="../models/two">two</a>' in page
+    assert "<code>max(small.y) &lt; 10</code>" in page
+
+
+def test_a_model_that_is_missing_is_named_by_readiness(server: MemoryServer) -> None:
+    server.server.unload(server.server.find("two"))
+    server.turn()
+
+    ready = get(server, "/readyz")
+
+    assert ready.status == 503
+    assert b"p/1" in ready.body
