@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from batcher.config.model_settings import ModelOverrides
 from batcher.config.quota import Quota
-from batcher.core.request import InferenceRequest
+from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.errors import DeadlineExceeded, KeyReused, ModelError
 from batcher.serving.stages.cache import MAX_LOOP_BYTES
 from batcher.serving.stages.quotas import Quotas
+from batcher.serving.stages.stage import GoOn, Stage
 from tests.serving.stages.test_cache import Asked, ask, raising, run
 from tests.support.http import MemoryServer
 from tests.support.models import Predict, RecordingModel, double, model_spec, tensor
@@ -152,20 +153,23 @@ def test_a_change_of_quotas_forgets_nothing_and_a_change_of_the_time_does() -> N
     assert ask(memory, 1.0, once="a").origin == ""
 
 
+class Noting(Stage):
+    """Notes the keys by which requests are repeated."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
+        self.seen.append(request.parameters.once)
+        return go_on(request)
+
+
 def test_what_stands_behind_sees_no_key() -> None:
     memory = server()
-    version = memory.server.find("m")
-    seen = []
-    answer = version.submit
-
-    def noting(request: InferenceRequest) -> Any:
-        seen.append(request.parameters.once)
-        return answer(request)
-
-    version.submit = noting  # type: ignore[method-assign]
-    version.set_version_stages(())
+    noting = Noting()
+    memory.server.find("m").set_version_stages([noting])
     ask(memory, 1.0, once="a")
-    assert seen == [""]
+    assert noting.seen == [""]
 
 
 def test_versions_that_share_requests_answer_a_repetition_as_one() -> None:
