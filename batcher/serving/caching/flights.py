@@ -25,6 +25,7 @@ from copy import copy
 from functools import partial
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -43,7 +44,9 @@ from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate
 from batcher.serving.caching.packing import read_only
 from batcher.serving.stages.stage import GoOn
 
-_SPARE_TIMES = 64
+_NOBODY: Final[list[Deferred[InferenceResponse]]] = []
+
+_SPARE_TIMES: Final = 64
 """Times of requests that have ended which are kept besides as many as there are others."""
 
 
@@ -154,8 +157,8 @@ class Flights:
         parameters = request.parameters
         deadline = self._deadline() if parameters.deadline is None else parameters.deadline
         level = parameters.priority or self._default_level
-        flight = Flight(key, mark, request, level, deadline, go_on)
         row = go_on(request)
+        flight = Flight(key, mark, request, level, deadline, go_on)
         flight.row = row
         own: Deferred[InferenceResponse] = Deferred(partial(self._leave, flight))
         flight.leader = own
@@ -188,7 +191,9 @@ class Flights:
     def _answer(self, response: InferenceResponse, flight: Flight) -> None:
         response = self._answered(flight, response)
         own, others = self._ended(flight)
-        if others:
+        if own is not None and not others:  # mostly nobody has joined
+            own.callback(response)
+        elif others:
             shared = read_only(response.outputs)
             if own is not None:
                 own.callback(with_outputs(response, shared, ""))
@@ -196,8 +201,6 @@ class Flights:
             for each in others:
                 if not each.called:
                     each.callback(joined)
-        elif own is not None:
-            own.callback(response)
         self._release_if_landed()
 
     def _fail(self, failure: Failure, flight: Flight) -> None:
@@ -221,8 +224,8 @@ class Flights:
         flight.row = None
         own, waiting = flight.leader, flight.waiting
         flight.leader, flight.waiting = None, {}
-        if len(waiting) == 1 and own is not None:  # mostly nobody has joined
-            return own, []
+        if len(waiting) == 1 and own is not None:
+            return own, _NOBODY
         others = [each for each in waiting if each is not own]
         for each in others:
             del self._followers[each]
@@ -302,7 +305,7 @@ class Flights:
             self._alarm.set(self._times[0][0])
 
     def _release_if_landed(self) -> None:
-        if not self._count:
+        if not self._count and len(self._landed):
             self._landed.release()
 
 

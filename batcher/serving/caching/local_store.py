@@ -14,23 +14,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from struct import Struct
+from typing import Final
 
-ENTRY_BYTES = 208
+ENTRY_BYTES: Final = 208
 """Bytes of an entry besides the content of its key and value: two objects of `bytes`, 33 each and
 rounded up, a node in the order, 48, and its place in a table, up to 60 just after it has grown.
 """
 
-TABLE_BYTES = 4 << 20
+TABLE_BYTES: Final = 4 << 20
 """Bytes of the entries of one table: at most some 14,000, whose copying takes half a millisecond.
 """
 
-MAX_TABLES = 1024
+MAX_TABLES: Final = 1024
 
-LARGEST_PART = 8
+LARGEST_PART: Final = 8
 """An entry that takes more than an eighth of the room is not kept: it would drive out too much."""
 
-_TIME = Struct("<d")
-BEGIN_BYTES = _TIME.size
+_TIME: Final = Struct("<d")
+BEGIN_BYTES: Final = 8
 """Where the value itself begins in what `get` returns."""
 
 

@@ -24,18 +24,18 @@ from functools import lru_cache
 from itertools import accumulate
 from json import dumps, loads
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from batcher.core.ragged import is_ragged, ragged
 from batcher.core.spec import Array
 
-_LENGTH = np.dtype("<u8")
-_HEAD_LENGTH = 4
-_GRAIN = 8
+_LENGTH: Final = np.dtype("<u8")
+_HEAD_LENGTH: Final = 4
+_GRAIN: Final = 8
 
-MAX_KNOWN_HEADS = 1024
+MAX_KNOWN_HEADS: Final = 1024
 """Heads that are remembered, some hundred bytes each. Answers with free axes have many."""
 
 
