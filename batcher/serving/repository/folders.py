@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -46,6 +47,7 @@ from batcher.serving.repository.left_out import (
 )
 from batcher.serving.repository.listing import Known, Listing, ModelFolder, Reasons, reason_for
 from batcher.serving.repository.stores.address import is_store, plain_address
+from batcher.serving.repository.stores.one_file import FileAddress, file_address
 from batcher.serving.repository.stores.stores import Place, StoreListing
 
 
@@ -132,12 +134,20 @@ def _stored_folders(listing: StoreListing) -> list[ModelFolder]:
     ]
 
 
-def _at_store_path(listing: StoreListing | None, where: str) -> list[ModelFolder]:
-    """Return the versions of a model whose path is a folder in a store. Raises ConfigError."""
+def _at_store_path(
+    listing: StoreListing | None, where: str, one: FileAddress | None
+) -> list[ModelFolder]:
+    """Return the versions of a model whose path is a folder in a store, or `one` file there.
+
+    Raises ConfigError.
+    """
     listing = _known(listing, where)
     folders = _stored_folders(listing)
     if not folders:
         reasons = [*listing.unread.values(), *listing.waiting.values()]
+        if one is not None:
+            why = "; ".join(reasons) or "there is none"
+            raise ConfigError(f"{where}: expected the file {one.file!r} in {one.folder}; {why}")
         why = "; ".join(reasons) or f"there is no {DEFINITION}"
         raise ConfigError(
             f"{where}: expected version folders (1, 2, …) with a {DEFINITION} in the store, or a "
@@ -191,19 +201,34 @@ def _at_path(
     name: str, own: ModelOverrides, base: Path, place: str, known: Known = MappingProxyType({})
 ) -> list[ModelFolder]:
     """Return the versions of a model that has a path of its own. Raises ConfigError."""
+    sample = base / own.sample if own.sample is not None else None
+    said_of_file = own.inputs, own.outputs, sample
     if is_store(str(own.path)):
-        return _at_store_path(known.get(Place(plain_address(str(own.path)), name)), place)
+        address = plain_address(str(own.path))
+        one = file_address(address)
+        folders = _at_store_path(known.get(Place(address, name)), place, one)
+        if one is not None:
+            return [
+                replace(each, single=SingleFile(each.folder / one.file, one.entry, *said_of_file))
+                for each in folders
+            ]
+        _check_unsaid(own, place, address)
+        return folders
     path, entry = split_entry(base / str(own.path))
     if path.is_file() or entry or (path.suffix in MODEL_SUFFIXES and not path.is_dir()):
-        sample = base / own.sample if own.sample is not None else None
-        single = SingleFile(path.absolute(), entry, own.inputs, own.outputs, sample)
+        single = SingleFile(path.absolute(), entry, *said_of_file)
         return [ModelFolder(name, "1", path.parent, single)]
+    _check_unsaid(own, place, path.name)
+    return _model_folders(name, path, place)
+
+
+def _check_unsaid(own: ModelOverrides, place: str, folder: str) -> None:
+    """Check that nothing is said of a path to a `folder` that its model.yaml says."""
     if said := [key for key in ("inputs", "outputs", "sample") if getattr(own, key) is not None]:
         raise ConfigError(
-            f"{place}: expected {said[0]} in the model.yaml of {path.name!r}, which is a folder; "
+            f"{place}: expected {said[0]} in the model.yaml of {folder!r}, which is a folder; "
             "here it is said of a path to one file"
         )
-    return _model_folders(name, path, place)
 
 
 def define(folder: ModelFolder, trusted: bool) -> ModelDefinition:

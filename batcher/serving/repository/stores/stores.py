@@ -29,6 +29,7 @@ from twisted.logger import Logger
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores.cache import StoreCache
 from batcher.serving.repository.stores.download import Download, Incomplete
+from batcher.serving.repository.stores.one_file import OneFile, file_address
 from batcher.serving.repository.stores.store import Store, StoredFile
 from batcher.serving.repository.stores.versions import Key, StoredVersion, versions_in
 
@@ -284,7 +285,9 @@ class Stores:
 
     def _store(self, address: str) -> Store:
         if address not in self._stores:
-            self._stores[address] = self._open_store(address)
+            one = file_address(address)
+            store = self._open_store(one.folder if one is not None else address)
+            self._stores[address] = OneFile(store, one.file) if one is not None else store
         return self._stores[address]
 
     def _forget_all_but(self, places: Sequence[Place]) -> None:

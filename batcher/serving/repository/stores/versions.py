@@ -25,6 +25,7 @@ from batcher.config.triton.model_config import CONFIG
 from batcher.core.names import is_number, name_fault
 from batcher.serving.repository.left_out import DEFINITION, is_no_model
 from batcher.serving.repository.stores.names import names_fault
+from batcher.serving.repository.stores.one_file import file_address
 from batcher.serving.repository.stores.store import StoredFile
 
 DEFINITIONS = (DEFINITION, SAVED_MODEL)
@@ -101,6 +102,8 @@ def versions_in(
 ) -> tuple[list[StoredVersion], dict[Key, str]]:
     """Return the versions in a listing of `store`, and why versions are left out.
 
+    Of a store that is one file these files are version 1.
+
     Args:
         store: the store's address.
         files: all files of the store.
@@ -108,6 +111,12 @@ def versions_in(
     """
     found: list[StoredVersion] = []
     faults: dict[Key, str] = {}
+    if model and file_address(store) is not None:
+        files = list(files)
+        version = _version(store, model, "1", "", files)
+        if fault := names_fault(file.name for file in files):
+            return [], {version.key: fault}
+        return [version] if files else [], {}
     for name, inside in sorted(_by_model(files, model).items()):
         if fault := _model_fault(name, [rest for rest, _ in inside]):
             faults[name, ""] = fault

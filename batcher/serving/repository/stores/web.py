@@ -113,9 +113,10 @@ class WebStore:
                 if name.endswith("/") and path.count("/") <= MAX_DEPTH:
                     folders.append(path)
                 elif not name.endswith("/"):
-                    yield self._head(path)
+                    yield self.head(path)
 
-    def _head(self, name: str) -> StoredFile:
+    def head(self, name: str) -> StoredFile:
+        """Return what the server tells of the file `name`. Raises OSError."""
         with self._answer(name, "HEAD") as answer:
             size = answer.headers.get("Content-Length")
             if size is None or not (size.isascii() and size.isdecimal()):
