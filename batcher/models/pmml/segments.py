@@ -265,9 +265,14 @@ def anomaly(model: Element, file: File) -> Scorer:
     models = model.all(*MODELS, *OTHERS)
     if len(models) != 1:
         raise unsupported(model, "no model in it")
-    if model.get("algorithmType") != "iforest":
+    kind = model.get("algorithmType")
+    if kind in ("ocsvm", "other"):
         return scorer(models[0], file)
+    if kind != "iforest":  # clusterMeanDist needs distances, which a clustering does not give
+        raise unsupported(model, f"algorithmType {kind!r}")
     size = model.number("sampleDataSize")
+    if not size >= 2:
+        raise ValueError(f"{model}: sampleDataSize: expected 2 or more; got {size:g}")
     # The length of a path that a search without success takes on average.
     usual = 2 * (np.log(size - 1) + np.euler_gamma) - 2 * (size - 1) / size if size > 2 else 1.0
     inner = scorer(models[0], file)

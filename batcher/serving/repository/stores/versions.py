@@ -109,14 +109,10 @@ def versions_in(
         files: all files of the store.
         model: name of the model whose folder the store's root is; empty for a repository of models.
     """
+    if model and file_address(store) is not None:
+        return _of_one_file(_version(store, model, "1", "", list(files)))
     found: list[StoredVersion] = []
     faults: dict[Key, str] = {}
-    if model and file_address(store) is not None:
-        files = list(files)
-        version = _version(store, model, "1", "", files)
-        if fault := names_fault(file.name for file in files):
-            return [], {version.key: fault}
-        return [version] if files else [], {}
     for name, inside in sorted(_by_model(files, model).items()):
         if fault := _model_fault(name, [rest for rest, _ in inside]):
             faults[name, ""] = fault
@@ -130,6 +126,13 @@ def versions_in(
             else:
                 found.append(version)
     return found, faults
+
+
+def _of_one_file(version: StoredVersion) -> tuple[list[StoredVersion], dict[Key, str]]:
+    """Return the `version` that one file is, and why it is left out; nothing without files."""
+    if fault := names_fault(file.name for file in version.files):
+        return [], {version.key: fault}
+    return [version] if version.files else [], {}
 
 
 def _model_fault(name: str, inside: list[str]) -> str:
