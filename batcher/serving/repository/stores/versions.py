@@ -102,23 +102,19 @@ def versions_in(
 ) -> tuple[list[StoredVersion], dict[Key, str]]:
     """Return the versions in a listing of `store`, and why versions are left out.
 
-    Of a store that is one file these files are version 1.
-
     Args:
-        store: the store's address.
+        store: the store's address; of one that is one file these files are version 1.
         files: all files of the store.
         model: name of the model whose folder the store's root is; empty for a repository of models.
     """
     if model and file_address(store) is not None:
         return _of_one_file(_version(store, model, "1", "", list(files)))
-    found: list[StoredVersion] = []
-    faults: dict[Key, str] = {}
+    found, faults = list[StoredVersion](), dict[Key, str]()
     for name, inside in sorted(_by_model(files, model).items()):
         if fault := _model_fault(name, [rest for rest, _ in inside]):
             faults[name, ""] = fault
             continue
-        prefix = "" if model else f"{name}/"
-        versions = _versions_of(store, name, prefix, inside)
+        versions = _versions_of(store, name, "" if model else f"{name}/", inside)
         numbers = Counter(version.version for version in versions)
         for version in versions:
             if fault := _fault(version, numbers):
