@@ -75,7 +75,19 @@ def find_models(
             fault = f"expected a model that can be read; {why}" if why else there
             raise ConfigError(f"{place}: {fault}")
     folders = [folder for folders in found.values() for folder in folders]
-    return Listing(folders, unread, misplaced)
+    absent = [line for name in settings.models for line in _absent(name, found[name], settings)]
+    return Listing(folders, unread, misplaced, absent)
+
+
+def _absent(name: str, folders: list[ModelFolder], settings: ServerSettings) -> list[str]:
+    """Return which versions of the model `name` settings name that are not among `folders`."""
+    there = {folder.version for folder in folders}
+    return [
+        f"{settings.origin('models', name)}: models.{name}: version {version}, which labels, "
+        f"traffic, shadow or canary name, is not there: of this model there is "
+        f"{', '.join(sorted(there, key=int))}"
+        for version in sorted(settings.for_model(name).named - there, key=int)
+    ]
 
 
 class Found(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -54,11 +54,13 @@ class Listing(NamedTuple):
         unread: why something cannot be read, by name and version of the model; the version is empty
             where no version of the model can be read.
         misplaced: why something that can be read is no model, by the same keys.
+        absent: versions that settings name and that are not there, each in words.
     """
 
     folders: list[ModelFolder]
     unread: dict[Key, str]
     misplaced: dict[Key, str]
+    absent: Sequence[str] = ()
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -76,11 +78,12 @@ class Listing(NamedTuple):
             _log.warn("{warning}", warning=warning)
 
     def warnings(self) -> list[str]:
-        """Return a line for the log for everything that is left out."""
-        return [
+        """Return a line for the log for everything that is left out or absent."""
+        left_out = [
             f"{_titled(key)} in the repository is left out: {reason}"
             for key, reason in (*self.unread.items(), *self.misplaced.items())
         ]
+        return [*self.absent, *left_out]
 
 
 def _titled(key: Key) -> str:

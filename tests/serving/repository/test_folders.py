@@ -51,6 +51,16 @@ def test_leading_zeros_are_no_part_of_a_version(tmp_path: Path) -> None:
     assert found(tmp_path) == [("a", "7", "models/a/007")]
 
 
+def test_a_version_that_settings_name_and_that_is_not_there_is_told(tmp_path: Path) -> None:
+    make(tmp_path, "models/a/1", "models/a/2", "models/b/1")
+    own = {"labels": {"stable": 2, "new": 10}, "shadow": {"version": 9}}
+    listing = find_models(ServerSettings(models={"a": own}), tmp_path)
+    first, second = listing.warnings()
+    assert "models.a: version 9, which labels, traffic, shadow or canary name" in first
+    assert "version 10" in second
+    assert "of this model there is 1, 2" in second
+
+
 def test_a_model_with_two_folders_for_one_version_is_left_out_and_others_serve(
     tmp_path: Path,
 ) -> None:
