@@ -59,9 +59,8 @@ def find_models(
     `settings` say where to look; relative paths start from the folder `base`, usually that of the
     configuration file. `known` is what is known of the stores that `settings` name.
 
-    Raises:
-        ConfigError: a folder is missing or holds no version, or a setting names a model that is
-            nowhere or cannot be read.
+    Raises ConfigError: a folder is missing or holds no version, or a setting names a model that is
+    nowhere or cannot be read.
     """
     found, unread, misplaced = _models_of_repositories(settings, base, known)
     for name, own in settings.models.items():
