@@ -29,6 +29,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.core.alarm import Alarm
@@ -44,6 +45,7 @@ from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate
 from batcher.serving.caching.packing import read_only
 from batcher.serving.stages.stage import GoOn
 
+_log = Logger()
 _NOBODY: Final[list[Deferred[InferenceResponse]]] = []
 
 _SPARE_TIMES: Final = 64
@@ -189,7 +191,10 @@ class Flights:
         return landed
 
     def _answer(self, response: InferenceResponse, flight: Flight) -> None:
-        response = self._answered(flight, response)
+        try:
+            response = self._answered(flight, response)
+        except Exception as err:  # no memory for a copy: the answer is there, kept or not
+            _log.warn("an answer was not kept: {error!r}", error=err)
         own, others = self._ended(flight)
         if own is not None and not others:  # mostly nobody has joined
             own.callback(response)
