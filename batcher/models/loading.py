@@ -140,13 +140,13 @@ def import_format(definition: ModelDefinition) -> ModuleType:
         raise ModelLoadError(
             "format: expected a model; got a pipeline, which only a server runs, with its models"
         )
-    with _extras(definition):
+    with extras_of(definition.format):
         return import_module(_MODULES[definition.format])
 
 
 @contextmanager
-def _extras(definition: ModelDefinition) -> Iterator[None]:
-    """Turn the error of a library that a format needs into one that says how to install it.
+def extras_of(form: str) -> Iterator[None]:
+    """Turn the error of a library that the format `form` needs into one that says how to get it.
 
     What the code of a class imports is for its author to install, and shown with the author's line.
 
@@ -156,7 +156,7 @@ def _extras(definition: ModelDefinition) -> Iterator[None]:
         yield
     except ModuleNotFoundError as err:
         extra = FORMAT_LIBRARIES.get((err.name or "").partition(".")[0])
-        if extra is None or definition.format not in _OF_EXTRAS:
+        if extra is None or form not in _OF_EXTRAS:
             raise
         raise ModelLoadError(
             f"format: expected the extra {extra}; got none: {err}. It comes with "
@@ -190,7 +190,7 @@ def _load(
     if device != "cpu":
         # The device of this thread, for code of the model that names no device.
         import_module("torch").cuda.set_device(device)
-    with _extras(definition):
+    with extras_of(definition.format):
         model.load(device)
     if settings.compile != "none":
         _compile(model, progress)

@@ -22,6 +22,7 @@ from batcher.models.describing.probe import explained, probe
 from batcher.models.describing.python_file import describe_python
 from batcher.models.describing.table_files import describe_table
 from batcher.models.describing.wanted import Found, listed
+from batcher.models.loading import extras_of
 
 READ_BY_RUN = ("sklearn", "xgboost", "lightgbm")
 """Formats of tables whose files are read by their libraries."""
@@ -58,7 +59,8 @@ def described(task: dict[str, Any]) -> Found:
     file = Path(task["file"])
     single = SingleFile(file, task["entry"], task["inputs"], task["outputs"], sample)
     settings = ModelSettings(device="cpu", warmup=False, trusted=task["trusted"])
-    found = _read(task["format"], single, settings, task["values"])
+    with extras_of(task["format"]):
+        found = _read(task["format"], single, settings, task["values"])
     if single.outputs and "outputs" not in found.values:
         found.values["outputs"] = listed(single.outputs, single.title)
     if sample is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from batcher.core.spec import Array
+from batcher.errors import ModelContractError
 
 Derived = Callable[["Frame"], Array]
 """Works out a derived field."""
@@ -31,10 +32,22 @@ class Frame:
         self.rows = rows
         self._columns = dict(columns)
         self._derived = dict(derived)
+        self._being_worked_out: set[str] = set()
 
     def __getitem__(self, name: str) -> Array:
-        """Return a column. Raises KeyError: there is none of that name."""
+        """Return a column.
+
+        Raises:
+            KeyError: there is none of that name.
+            ModelContractError: the field is worked out from itself.
+        """
         if name not in self._columns:
+            if name in self._being_worked_out:
+                raise ModelContractError(
+                    f"expected fields that are worked out from others; got DerivedField {name!r}, "
+                    "which needs itself"
+                )
+            self._being_worked_out.add(name)
             self._columns[name] = self._derived[name](self)
         return self._columns[name]
 
@@ -87,7 +100,7 @@ def texts(column: Array) -> Array:
 
 def text_of(value: float) -> str:
     """Return a number as PMML writes it."""
-    return str(int(value)) if value == int(value) else repr(value)
+    return str(int(value)) if value.is_integer() else repr(value)  # infinity is none
 
 
 def cast(column: Array, data_type: str) -> Array:

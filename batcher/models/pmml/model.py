@@ -49,6 +49,11 @@ class PmmlModel(PlainModel, FreshMemory):
             self._score, self._derived = scorer(model, file), file.derived
             self._work_out = outputs_of(model.find("Output"), file)
             self._worked_out = {each["name"] for each in tensors_of(document)["outputs"]}
+        except RecursionError as err:
+            raise ModelLoadError(
+                f"{self._definition.file.name}: expected elements that are not too deep inside "
+                "each other; got more levels than Python follows"
+            ) from err
         except (ValueError, KeyError, IndexError) as err:
             text = f"expected PMML that is complete; got {type(err).__name__}: {err}"
             raise ModelLoadError(f"{self._definition.file.name}: {text}") from err

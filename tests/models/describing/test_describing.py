@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.single_file import SingleFile, name_of, split_entry
-from batcher.errors import ConfigError
+from batcher.errors import BatcherError, ConfigError
 from batcher.models.describing.child import described
 from batcher.models.describing.describe import describe, task_of
 from batcher.models.describing.file_kinds import kind_of
@@ -331,3 +332,26 @@ def test_a_file_whose_code_ends_its_process_is_an_error_with_the_status(tmp_path
 def test_a_path_may_name_the_class(path: str, file: str, entry: str, name: str) -> None:
     assert split_entry(Path(path)) == (Path(file), entry)
     assert name_of(Path(file)) == name
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "module", "extra"),
+    [
+        ("trees.ubj", b"{", "xgboost", "xgboost"),
+        ("trees.txt", b"tree\n", "lightgbm", "lightgbm"),
+        ("net.keras", b"", "keras", "keras"),
+    ],
+)
+def test_without_the_library_of_a_file_its_extra_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    content: bytes,
+    module: str,
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / file).write_bytes(content)
+    task = task_of(SingleFile(tmp_path / file), kind_of(tmp_path / file), False)
+    with pytest.raises(BatcherError, match=f"expected the extra {extra}; got none: .*pip"):
+        described(task)
