@@ -63,7 +63,7 @@ def test_model_yaml_is_put_last_and_removed_first(
 ) -> None:
     run("push", folder, ADDRESS)
     names = [name.rpartition("/")[2] for name in store.files]
-    assert names == ["net.onnx", "words.txt", "SHA256SUMS", "model.yaml"]
+    assert names == ["SHA256SUMS", "net.onnx", "words.txt", "model.yaml"]
     removed: list[str] = []
     monkeypatch.setattr(store, "delete", removed.extend)
     run("rm", ADDRESS, "digits/3")
@@ -79,6 +79,15 @@ def test_a_folder_without_a_number_is_the_version_after_the_newest(
     assert "net/2 is in" in run("push", plain, ADDRESS)
     assert "digits/9 is in" in run("push", plain, ADDRESS, "--name", "digits", "--version", "9")
     assert "digits/10 is in" in run("push", plain, ADDRESS, "--name", "digits")
+
+
+def test_a_number_that_another_job_is_pushing_is_not_taken(
+    folder: Path, store: MemoryStore
+) -> None:
+    plain = folder.rename(folder.parent / "net")
+    store.files["net/4/SHA256SUMS"] = b""  # of an upload that goes on, or was broken off
+    assert "net/5 is in" in run("push", plain, ADDRESS)
+    assert "net/4 is in" in run("push", plain, ADDRESS, "--version", "4")
 
 
 def test_a_version_that_is_there_is_not_replaced(folder: Path, store: MemoryStore) -> None:

@@ -1,8 +1,9 @@
 """Puts a version into a store, and takes one out of it: for people and training scripts.
 
 A server takes a version for whole once its `model.yaml` is there, or its `saved_model.pb`. So that
-is the last file that is put and the first that is removed. Before it comes `SHA256SUMS`, by which
-every server checks what it has fetched.
+is the last file that is put and the first that is removed. The first file that is put is
+`SHA256SUMS`, by which every server checks what it has fetched, and by which another job that pushes
+sees that the number is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tempfile import TemporaryDirectory
 from batcher.config.saved_model.definition import is_saved_model
 from batcher.config.saved_model.signatures import FILE as SAVED_MODEL
 from batcher.config.triton.model_config import CONFIG, config_of
-from batcher.core.names import name_fault
+from batcher.core.names import is_number, name_fault
 from batcher.errors import ConfigError
 from batcher.serving.repository.left_out import DEFINITION, is_no_model
 from batcher.serving.repository.stores.checksums import SUMS, sha256_of
@@ -45,21 +46,37 @@ def push(
 ) -> str:
     """Put the version in `folder` into the `store` at `address`, and return its title.
 
-    Without a `version` it is the one after the newest there. `tell` hears of each file.
+    Without a `version` it is the one after the newest there, uploads that have not ended included:
+    another job may push at the same time. `tell` hears of each file.
 
     Raises ConfigError: the folder holds no version, or the store has that version; OSError.
     """
     _check_name(name)
     files = _files_in(folder)
+    # Before the look at the numbers: to read gigabytes takes a minute, and others push meanwhile.
+    sums = "".join(f"{sha256_of(folder / file)}  {file}\n" for file in files)
+    number = _number(store, address, name, version)
+    _put(store, folder, files, sums, f"{name}/{number}", tell)
+    return f"{name}/{number}"
+
+
+def _number(store: Store, address: str, name: str, version: int | None) -> int:
+    """Return the number that is pushed under; `version` if it is free. Raises ConfigError."""
     there = {int(one.version) for one in versions_of(store, address, name)}
-    number = version if version is not None else max(there, default=0) + 1
-    if number in there:
+    if version is None:
+        return max(there | _numbers_in(store, name), default=0) + 1
+    if version in there:
         raise ConfigError(
-            f"{address}: expected a new version; got {name}/{number}, which is there: name another "
+            f"{address}: expected a new version; got {name}/{version}, which is there: name another "
             "--version, or remove that one by `batcher models rm`"
         )
-    _put(store, folder, files, f"{name}/{number}", tell)
-    return f"{name}/{number}"
+    return version
+
+
+def _numbers_in(store: Store, name: str) -> set[int]:
+    """Return the numbers of all folders of the model `name` that have a file."""
+    names = (file.name.split("/") for file in store.list(name))
+    return {int(steps[1]) for steps in names if len(steps) > 2 and is_number(steps[1])}
 
 
 def _check_name(name: str) -> None:
@@ -70,16 +87,20 @@ def _check_name(name: str) -> None:
 
 
 def _put(
-    store: WritableStore, folder: Path, files: list[str], title: str, tell: Callable[[str], None]
+    store: WritableStore,
+    folder: Path,
+    files: list[str],
+    sums: str,
+    title: str,
+    tell: Callable[[str], None],
 ) -> None:
-    """Put the `files` in `folder`, and their sums: what makes it a version last."""
+    """Put the `files` in `folder`: their `sums` first, and what makes it a version last."""
     last = DEFINITION if DEFINITION in files else SAVED_MODEL
     with TemporaryDirectory() as temporary:
-        sums = Path(temporary, SUMS)
-        lines = [f"{sha256_of(folder / file)}  {file}\n" for file in files]
-        sums.write_text("".join(lines), encoding="utf-8")
+        first = Path(temporary, SUMS)
+        first.write_text(sums, encoding="utf-8")
         paths = {file: folder / file for file in files if file != last}
-        for file, path in {**paths, SUMS: sums, last: folder / last}.items():
+        for file, path in {SUMS: first, **paths, last: folder / last}.items():
             tell(f"{file}, {path.stat().st_size:,} bytes")
             store.put(f"{title}/{file}", path)
 
