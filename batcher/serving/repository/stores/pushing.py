@@ -67,8 +67,8 @@ def _number(store: Store, address: str, name: str, version: int | None) -> int:
         return max(there | _numbers_in(store, name), default=0) + 1
     if version in there:
         raise ConfigError(
-            f"{address}: expected a new version; got {name}/{version}, which is there: name another "
-            "--version, or remove that one by `batcher models rm`"
+            f"{address}: expected a new version; got {name}/{version}, which is there: name "
+            "another --version, or remove that one by `batcher models rm`"
         )
     return version
 
