@@ -26,7 +26,8 @@ list is forgotten in that time.
 _VARY = (b"Vary", b"Origin")  # else a cache would give one origin the answer for another
 _EXPOSED = (
     b"Access-Control-Expose-Headers",
-    b"Inference-Header-Content-Length, Retry-After, Server-Timing, X-Request-Id",
+    b"Idempotency-Replayed, Inference-Header-Content-Length, Retry-After, Server-Timing, X-Cache, "
+    b"X-Request-Id",
 )
 """Fields of our answers that a page cannot read unless they are named."""
 

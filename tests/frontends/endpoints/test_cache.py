@@ -61,3 +61,10 @@ def test_the_page_tells_how_many_requests_needed_no_model(stack: Stack) -> None:
     page = stack(memory, ask("/models/m", method="GET")).body.decode()
     assert "Kept answers" in page
     assert "75 %" in page  # of four requests
+
+
+def test_a_page_of_another_origin_reads_where_an_answer_is_from(stack: Stack) -> None:
+    memory = MemoryServer(models={"m": ModelOverrides(cache={})}, cors_origins=("*",))
+    answer = stack(memory, ask("/predict", ROW, TIMING, ("Origin", "https://app.example")))
+    exposed = (answer.header("access-control-expose-headers") or "").split(", ")
+    assert {"X-Cache", "Idempotency-Replayed"} <= set(exposed)
