@@ -34,6 +34,7 @@ LIGHTGBM = ["lightgbm>=4.5"]
 KERAS = ["keras>=3.8"]
 TEXT = ["tokenizers>=0.20"]
 STORES = ["obstore>=0.9"]
+PARQUET = ["pyarrow>=18"]
 BUILD_ONNX = ["onnx>=1.17"]
 TEST = [
     "pytest>=8",
@@ -49,6 +50,7 @@ TEST = [
     *ONNX,
     *GRPC,
     *STORES,
+    *PARQUET,
     *BUILD_ONNX,
     *SKLEARN,
 ]
@@ -152,6 +154,7 @@ setup(
         "keras": KERAS,
         "text": TEXT,
         "stores": STORES,
+        "parquet": PARQUET,
         "test": TEST,
         "test-clients": TEST_CLIENTS,
         "dev": DEV,

@@ -13,6 +13,7 @@ written for the reader of the answer: what was expected, and what came.
      |   +- MalformedHttp            400   INVALID_ARGUMENT    no HTTP/1.1, or ambiguous
      |   +- Forbidden                403   PERMISSION_DENIED   not allowed to this client, or to any
      |   +- UnknownModel             404   NOT_FOUND           no such model or version
+     |   +- UnknownJob               404   NOT_FOUND           no batch job has that id
      |   +- UnknownRoute             404   UNIMPLEMENTED       no route has that path
      |   +- MethodNotAllowed         405   UNIMPLEMENTED       the route has other methods
      |   +- NotAcceptable            406   INVALID_ARGUMENT    no format that the client accepts
@@ -114,6 +115,14 @@ class UnknownModel(ClientError):
     http_status = 404
     grpc_code = "NOT_FOUND"
     code = "unknown_model"
+
+
+class UnknownJob(ClientError):
+    """No batch job of the server has that id."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+    code = "unknown_job"
 
 
 class UnknownRoute(ClientError):

@@ -74,8 +74,9 @@ def rate(folder: Path, options: argparse.Namespace) -> int:
             found = []
             for number in range(options.rounds):
                 bare = bare_rate(checked, row, BATCH, options.seconds)
-                found.append((bare, job_rate(name, source, folder / f"{number}.{kind}")))
+                found.append((bare, job_rate(name, source, folder / f"{name}-{number}.{kind}")))
             rows.append(rate_row(name, kind, found))
+            print(rows[-1], file=sys.stderr)
     title = "Rows/s of batch jobs beside the model in a bare loop, batches of 64"
     remarks = ["Ratios are medians over the rounds of the ratio within a round."]
     print(write_results("jobs_rate", title, rows, remarks))

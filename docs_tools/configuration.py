@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from batcher.config.cache import Cache
 from batcher.config.image_file import ImageFile
+from batcher.config.job_settings import JobSettings
 from batcher.config.model_file import ModelFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.model_tensors import InputFile, OutputFile
@@ -102,6 +103,11 @@ Below a model, `canary` names a version that is tried ([how](../rollouts.md#cana
 Below a model, or below `defaults`, `cache` has answers kept ([how](../cache.md)).
 
 {_fields(Cache)}
+## Of `jobs`
+
+`jobs` lets clients have files read and written by batch jobs ([how](../jobs.md#jobs-of-a-server)).
+
+{_fields(JobSettings)}
 ## Of a quota
 
 Each entry of `quotas` has a client's key for its name, or `"*"`.
@@ -158,6 +164,7 @@ def _places() -> list[tuple[str, str, str]]:
             for name in ModelSettings.model_fields
         ),
         ("path", "config.yaml", "under `models.NAME`"),
+        *((name, "config.yaml", "under `jobs`") for name in JobSettings.model_fields),
         *((name, "config.yaml", "under a key of `quotas`") for name in Quota.model_fields),
         *((name, "config.yaml", "under `versions`") for name in Latest.model_fields),
         *((name, "config.yaml", "under `shadow`") for name in Shadow.model_fields),

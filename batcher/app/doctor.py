@@ -128,6 +128,8 @@ def _need_of(extra: str, settings: ServerSettings, base: Path) -> str:
     """Return what of the configuration needs `extra`; empty if nothing does."""
     if extra == "grpc":
         return "grpc_port" if settings.grpc_port is not None else ""
+    if extra == "parquet":
+        return ""  # a batch job names its files, no setting does
     if extra == "stores":
         places = [("model_repository", place) for place in settings.repositories]
         own = settings.models.items()

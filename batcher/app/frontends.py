@@ -23,6 +23,7 @@ from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.engine import model_named
+from batcher.frontends.endpoints.jobs import Jobs
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.listening.sockets import Listening, address_of, open_sockets
@@ -66,6 +67,9 @@ class Frontends:
     _bound: tuple[int | str, ...] = ()
     """TCP ports and the path of the Unix socket, once they are open."""
 
+    _grpc: RpcFront | None = None
+    _listening: Listening | None = None
+
     def __init__(
         self,
         server: ModelServer,
@@ -75,12 +79,13 @@ class Frontends:
         reactor: Any,
         listen: Listen | None,
         write_access_line: WriteLine | None,
+        jobs: Jobs | None = None,
     ) -> None:
         """Wire the parts; nothing is open yet. The arguments are those of the service."""
         self.address = ""
         self._server = server
         self._repository = repository
-        self._settings = settings
+        self._settings, self._jobs = settings, jobs
         self._base = base.absolute()  # a model may change the working directory
         self._listen = listen or twisted_listen(reactor)
         self._write_access_line = write_access_line
@@ -89,8 +94,6 @@ class Frontends:
         self.front = Front(*self.answering(settings), reactor, server.metrics)
         # Bound once: every way back from a worker goes through this method.
         self.burst = self.front.burst
-        self._grpc: RpcFront | None = None
-        self._listening: Listening | None = None
 
     def _line_writer(self, settings: ServerSettings) -> WriteLine | None:
         return self._write_access_line if settings.access_log else None
@@ -98,7 +101,7 @@ class Frontends:
     def answering(self, settings: ServerSettings) -> Answering:
         """Return what HTTP requests are to be answered by under `settings`; nothing changes yet."""
         disclosure = disclosure_of(settings, self._server.seconds)
-        table = routes(self._server, self._repository, settings, disclosure)
+        table = routes(self._server, self._repository, settings, disclosure, self._jobs)
         cors = Cors(settings.cors_origins) if settings.cors_origins else None
         router = Router(table, self._answer_log, disclosure, cors)
         limits = Limits.from_settings(settings)

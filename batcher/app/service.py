@@ -32,6 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.app.frontends import Answering, Frontends
+from batcher.app.jobs.server_jobs import make_board
 from batcher.app.reloading import Read, Reloads
 from batcher.batching.worker import CallFromThread
 from batcher.config.changes import changed_settings, restart_reasons
@@ -43,6 +44,7 @@ from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, 
 from batcher.frontends.endpoints.answer_log import WriteLine
 from batcher.frontends.web.front import Front
 from batcher.frontends.web.listening.twisted_ports import Listen
+from batcher.serving.jobs.board import JobBoard
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.repository.rollout import Rollout
 from batcher.serving.server import ModelServer
@@ -127,9 +129,9 @@ class BatcherService(MultiService):
         self.server = ModelServer(reactor, cross, settings, progress=progress, call_soon=soon)
         self.repository = ModelRepository(self.server, settings, base)
         self._reloads = Reloads(self._change, self.server.metrics)
-        self._frontends = Frontends(
-            self.server, self.repository, settings, base, reactor, listen, write_access_line
-        )
+        self._jobs = make_board(settings, base, self.server)
+        parts = (self.server, self.repository, settings, base, reactor, listen)
+        self._frontends = Frontends(*parts, write_access_line, self._jobs)
 
     @property
     def front(self) -> Front:
@@ -259,6 +261,8 @@ class BatcherService(MultiService):
             return
         if self.state is State.STARTING:
             self._become(State.SERVING)
+            if self._jobs is not None:
+                self._jobs.start()
             self.ready.callback(None)
             self._reloads.open()
             self.repository.watch.every(self.settings.watch_repository_s)
@@ -306,6 +310,7 @@ class BatcherService(MultiService):
         timeout = self.server.clock.callLater(limit, self._end, _TIME_IS_OVER)
         # Clients first: their last requests still need the models.
         closed = self._frontends.close()
+        closed.addCallback(lambda _: _stop_jobs(self._jobs))
         closed.addCallback(lambda _: self._frontends.drain())
         closed.addCallback(lambda _: self.server.drain())
         closed.addErrback(lambda failure: _log.failure("stopping failed", failure))
@@ -341,6 +346,11 @@ class BatcherService(MultiService):
 
     def _become(self, state: State) -> None:
         self.state = STATES.step(self.state, state)
+
+
+def _stop_jobs(jobs: JobBoard | None) -> Deferred[Any]:
+    """Stop batch jobs, if there are any: they go on when the server starts again."""
+    return succeed(None) if jobs is None else jobs.stop()
 
 
 def _log_reason(failure: Failure) -> Failure:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ByteSize, Field, PrivateAttr
 
+from batcher.config.job_settings import JobSettings
 from batcher.config.model_file import ModelFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.places import levels_of_model_file
@@ -131,6 +132,7 @@ class ServerSettings(Section):
         expose_model_errors: whether class and message of a model's exception reach the client.
         cors_origins: origins of the pages that may read answers, as `https://app.example`; `*` is
             every origin.
+        jobs: batch jobs that clients may have the server run; None for none.
         quotas: from a client's key, a secret, to the rows that the client may request; `*` is one
             quota for all requests together that have none of these keys.
         idempotency_ttl_s: seconds for which the answer to a request with an `Idempotency-Key` is
@@ -189,6 +191,7 @@ class ServerSettings(Section):
     expose_errors: Live[bool] = False
     expose_model_errors: Live[bool] = False
     cors_origins: Live[tuple[Origin, ...]] = ()
+    jobs: AtStart[JobSettings | None] = None
     quotas: Live[dict[QuotaKey, Quota]] = Field(default_factory=dict, repr=False)
     idempotency_ttl_s: Live[SecondsOrNone] = 0.0
     idempotency_max_bytes: Live[Bytes] = ByteSize(64 * MIB)

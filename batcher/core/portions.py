@@ -33,6 +33,12 @@ class Group(NamedTuple):
     rows: Sequence[int]
     inputs: Mapping[str, Array]
 
+    def parts(self, most: int) -> list[Group]:
+        """Return the rows in parts of at most `most` rows."""
+        if len(self.rows) <= most:
+            return [self]
+        return [self.part(start, start + most) for start in range(0, len(self.rows), most)]
+
     def part(self, start: int, stop: int) -> Group:
         """Return the rows from `start` up to, not including, `stop`."""
         inputs = {name: array[start:stop] for name, array in self.inputs.items()}

@@ -23,6 +23,7 @@ from batcher.core.counters import AnswerMetrics, Histogram, ModelMetrics
 from batcher.core.thread_seconds import thread_seconds
 from batcher.serving.cache_metrics import CacheMetrics
 from batcher.serving.canaries.metrics import CanaryMetrics
+from batcher.serving.jobs.metrics import JobCounts
 from batcher.serving.pipelines.counts import PipelineMetrics
 from batcher.serving.shadow_metrics import ShadowMetrics
 from batcher.serving.variant_metrics import VariantMetrics
@@ -124,6 +125,7 @@ class ServerMetrics(Collector):
         caches: counts of versions whose answers are kept.
         canaries: where trials of new versions are, and what they have decided.
         pipelines: counts of the steps of pipelines.
+        jobs: counts of batch jobs.
         loop_seconds: gives the seconds for which the thread that calls it, the loop's, has worked.
     """
 
@@ -145,6 +147,7 @@ class ServerMetrics(Collector):
         self.caches = CacheMetrics()
         self.canaries = CanaryMetrics()
         self.pipelines = PipelineMetrics()
+        self.jobs = JobCounts()
         self.loop_seconds: Callable[[], float] = thread_seconds
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -198,6 +201,7 @@ class ServerMetrics(Collector):
         yield from self.caches.collect()
         yield from self.canaries.collect()
         yield from self.pipelines.collect()
+        yield from self.jobs.collect()
 
     def _request_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

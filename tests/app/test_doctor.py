@@ -34,6 +34,7 @@ def test_it_looks_at_all_that_a_server_needs() -> None:
         "hot path",
         "extra onnx",
         "extra grpc",
+        "extra parquet",
         "cores",
         "memory",
         "open files",

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
 
 from batcher.client import AnswerLost
 from batcher.client.attempts import Attempts, ClientOptions, checked_options
 from batcher.client.request_building import ReadyOperation, infer_operation
 from batcher.client.response_reading import HttpResponse, InferResult
-from tests.support.client_forms import FORMS
-from tests.support.oip_peer import Lose, Peer, doubled
 
 OPTIONS = ("http://batcher.test", 10.0, 3)
 HEAD = b'{"model_name":"m","model_version":"1","outputs":[]}'
@@ -62,17 +57,3 @@ def test_to_a_server_that_keeps_none_no_more_keys_are_sent() -> None:
     assert key(later) is None
     with pytest.raises(AnswerLost):
         later.next_wait(LOST, 0.0, 0.0)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_asks_again_under_the_same_key(form: str) -> None:
-    peer = Peer(Lose(), doubled)
-
-    def infer(client: Any) -> Any:
-        client._options.habits.keeps_answers = True
-        return client.infer("m", {"x": np.ones((1, 4), "<f4")})
-
-    result, _ = FORMS[form](peer, infer)
-    assert isinstance(result, InferResult), repr(result)
-    first, second = (headers["idempotency-key"] for _, headers, _ in peer.seen)
-    assert first == second

@@ -26,6 +26,7 @@ from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.disclosure import Disclosure, disclosure_of
 from batcher.frontends.endpoints.engine import model_named
+from batcher.frontends.endpoints.jobs import Jobs
 from batcher.frontends.endpoints.routing import Route, Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.connection import Connection
@@ -91,9 +92,13 @@ class MemoryServer:
     """
 
     def __init__(
-        self, *models: RecordingModel, base: Path = Path("nowhere"), **settings: Any
+        self,
+        *models: RecordingModel,
+        base: Path = Path("nowhere"),
+        batch_jobs: Jobs | None = None,
+        **settings: Any,
     ) -> None:
-        """Serve `models`, by default one that doubles.
+        """Serve `models`, by default one that doubles, and `batch_jobs`.
 
         `settings` are those of `config.yaml`, relative to `base`.
         """
@@ -110,7 +115,7 @@ class MemoryServer:
         self.server.traffic.save = lambda *record: succeed(None)  # there is no disk
         cors = Cors(self.settings.cors_origins) if self.settings.cors_origins else None
         disclosure = disclosure_of(self.settings, self.clock.seconds)
-        table = routes(self.server, self.repository, self.settings, disclosure)
+        table = routes(self.server, self.repository, self.settings, disclosure, batch_jobs)
         self.router = RecordingRouter(table, answer_log, disclosure, cors, self.calls)
         self.front = RecordingFront(
             self.router,

@@ -37,6 +37,12 @@ class MemoryStore:
             if name.startswith(inside)
         ]
 
+    def find(self, name: str) -> StoredFile | None:
+        """Return the file `name`; None if there is none."""
+        self._check()
+        content = self.files.get(name)
+        return None if content is None else StoredFile(name, len(content), _tag(content))
+
     def fetch(self, file: StoredFile, start: int, end: int) -> bytes:
         """Return a range of `file`."""
         self._check()

@@ -20,16 +20,18 @@ from typing import Any
 import click
 
 from batcher.app.jobs.local import LocalModel, LocalServer, find_local
-from batcher.app.jobs.opening import Asked, open_job
+from batcher.app.jobs.opening import Asked, DoneBefore, check_names, open_job
 from batcher.app.jobs.remote import RemoteModel, RemoteServer, find_remote
 from batcher.app.jobs.running import JobRun, Make
 from batcher.app.jobs.screen import ended_text
+from batcher.app.jobs.sources import source_at
+from batcher.app.jobs.targets import target_at
 from batcher.app.process_settings import set_process
 from batcher.app.target import Said, target_flags
 from batcher.config.settings import ServerSettings, load_settings
 from batcher.errors import BatcherError, ConfigError
-from batcher.serving.jobs.journal import DONE, Record
-from batcher.serving.jobs.writing import Progress
+from batcher.serving.jobs.journal import FINISHED
+from batcher.serving.jobs.writing import progress_of
 
 DEFAULT_CONFIG = Path("config.yaml")
 WITH_ERRORS, STOPPED = 3, 130
@@ -37,8 +39,8 @@ WITH_ERRORS, STOPPED = 3, 130
 
 @click.command(name="run")
 @click.argument("model")
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.argument("output", metavar="OUTPUT", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("source", metavar="INPUT")
+@click.argument("output", metavar="OUTPUT")
 @click.option(
     "-c",
     "--config",
@@ -55,14 +57,21 @@ WITH_ERRORS, STOPPED = 3, 130
 @click.option(
     "--api-key", envvar="BATCHER_API_KEY", default="", help="With --url: what it knows you by."
 )
+@click.option(
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for an output that goes into a store, and its journal; ~/.cache/batcher/jobs.",
+)
 @click.option("--restart", is_flag=True, help="Begin anew, and overwrite what is there.")
 def run_command(**options: Any) -> None:
     """Run every row of INPUT through MODEL, and write the answers to OUTPUT in the same order.
 
     MODEL is a model of the configuration, or a path as for `batcher serve`; with --url, the name of
-    a model of that server, which runs the job in its bulk class. INPUT is a file of JSON
-    lines (.jsonl), CSV (.csv) or numpy arrays (.npz), or a folder of pictures; OUTPUT is one of
-    those files. A job that was killed goes on where it was when the same command runs again.
+    a model of that server, which runs the job in its bulk class.
+
+    INPUT is a file of JSON lines (.jsonl), CSV (.csv), numpy arrays (.npz) or Parquet (.parquet),
+    or a folder of pictures; OUTPUT is one of those files. Both may lie in a store, as
+    s3://bucket/rows.jsonl. A job that was killed goes on when the same command runs again.
 
     The exit status is 0 if each row has an answer, 3 if rows have none (OUTPUT.errors.jsonl names
     them), 1 if the job cannot go on, and 130 if a signal has stopped it.
@@ -78,13 +87,9 @@ def run_command(**options: Any) -> None:
 
 def _run(options: dict[str, Any]) -> int:
     """Run the job, and return the exit status. Raises BatcherError, OSError."""
-    asked = Asked(
-        options["source"].absolute(),
-        options["output"].absolute(),
-        options["csv_header"] or "",
-        options["restart"],
-    )
-    asked.check()
+    check_names(options["source"], options["output"])
+    source, target = source_at(options["source"]), target_at(options["output"], options["work"])
+    asked = Asked(source, target, options["csv_header"] or "", options["restart"])
     if options["url"] is not None:
         remote = find_remote(options["url"], options["model"], options["api_key"])
         return _ended(remote, asked, lambda reactor, _: RemoteServer(remote, reactor))
@@ -97,23 +102,21 @@ def _run(options: dict[str, Any]) -> int:
 
 def _ended(model: LocalModel | RemoteModel, asked: Asked, make: Make) -> int:
     """Run a job, and return the exit status. Raises BatcherError, OSError."""
-    opened = open_job(asked, model.spec, model.identity())
-    if isinstance(opened, Record):
-        click.echo(f"done already: {ended_text(_progress(opened), asked.output)}")
-        return WITH_ERRORS if opened.failed else 0
-    try:
-        run = JobRun(model.title, make, model.shape, opened)
-        progress = run.run()
-    finally:
-        opened.output.close()
-    click.echo(ended_text(progress, asked.output) + run.rate_text)
-    if progress.stage != DONE:
+    target, opened = asked.target, open_job(asked, model.spec, model.identity())
+    if isinstance(opened, DoneBefore):
+        progress, how, before = progress_of(opened.record), "", "done already: "
+    else:
+        try:
+            run = JobRun(model.title, make, model.shape, opened)
+            progress, how, before = run.run(), run.rate_text, ""
+        finally:
+            opened.output.close()
+    if progress.stage in FINISHED:
+        target.send(opened.files)
+    click.echo(f"{before}{ended_text(progress, target.title)}{how}")
+    if progress.stage not in FINISHED:
         return STOPPED
     return WITH_ERRORS if progress.failed else 0
-
-
-def _progress(record: Record) -> Progress:
-    return Progress(record.rows, record.failed, record.done, record.stage)
 
 
 def _settings(config: Path | None, model: str) -> tuple[ServerSettings, Path, str]:

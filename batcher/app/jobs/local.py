@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 
-from batcher.app.jobs.opening import digest
+from batcher.app.jobs.sources import digest
 from batcher.app.process_settings import set_switch_interval
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings

@@ -1,21 +1,22 @@
-"""Inputs and outputs of `batcher run`, opened and described before a model is loaded."""
+"""Input and output of `batcher run`, opened and checked before a model is loaded."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from batcher.app.jobs.sources import Source
+from batcher.app.jobs.targets import Target
 from batcher.codecs.content import MAX_IMAGE_PIXELS
 from batcher.codecs.row_files.file_reading import FilesReader
 from batcher.codecs.row_files.opening import check_ending, reader_of, writer_of
 from batcher.core.cores import cores
-from batcher.core.portions import RowReader, State
+from batcher.core.error_text import message
+from batcher.core.portions import RowReader
 from batcher.core.spec import ModelSpec
-from batcher.errors import ClientError, ConfigError
-from batcher.serving.jobs.journal import DONE, FINISHING, RUNNING, Record, check_same
+from batcher.errors import BatcherError, ClientError, ConfigError
+from batcher.serving.jobs.journal import FINISHED, FINISHING, RUNNING, Record, check_same
 from batcher.serving.jobs.output_files import OutputFiles
 from batcher.serving.jobs.writing import JobOutput
 from batcher.workers.parallel import in_parallel
@@ -25,29 +26,20 @@ class Asked(NamedTuple):
     """What is to be read and written.
 
     Attributes:
-        source: a file or a folder.
-        output: a file.
+        source: what is read.
+        target: where the answers go.
         csv_header: `present`, `absent`, or empty where the file shows it.
         restart: whether what an earlier run left is removed.
         max_pixels: most pixels of a picture.
+        text_of: returns what the file of errors says of an error.
     """
 
-    source: Path
-    output: Path
+    source: Source
+    target: Target
     csv_header: str
     restart: bool
     max_pixels: int = MAX_IMAGE_PIXELS
-
-    def check(self) -> None:
-        """Check the names, before anything is loaded. Raises ConfigError."""
-        try:
-            check_ending(self.output.name, "the output")
-            if not self.source.is_dir():
-                check_ending(self.source.name, "the input")
-        except ClientError as err:
-            raise ConfigError(str(err)) from err
-        if not self.source.exists():
-            raise ConfigError(f"the input: expected a file or a folder; got {self.source}")
+    text_of: Callable[[BatcherError], str] = message
 
 
 class Opened(NamedTuple):
@@ -56,13 +48,40 @@ class Opened(NamedTuple):
     Attributes:
         reader: of the input.
         output: of the answers.
+        files: those of the output.
     """
 
     reader: RowReader
     output: JobOutput
+    files: OutputFiles
 
 
-def open_job(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened | Record:
+class DoneBefore(NamedTuple):
+    """A job that an earlier run has brought to its end.
+
+    Attributes:
+        record: what its journal says.
+        files: those of the output.
+    """
+
+    record: Record
+    files: OutputFiles
+
+
+def check_names(source: str, output: str) -> None:
+    """Check the ends of names, before anything is looked at. Raises ConfigError.
+
+    An input without an end is a folder.
+    """
+    try:
+        check_ending(output, "the output")
+        if "." in source.rpartition("/")[2].strip(".") and not Path(source).is_dir():
+            check_ending(source, "the input")
+    except ClientError as err:
+        raise ConfigError(str(err)) from err
+
+
+def open_job(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened | DoneBefore:
     """Return reader and output of a job, or what its journal says if the job is done.
 
     `identity` says what the model is; that of the input is added.
@@ -76,60 +95,47 @@ def open_job(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened 
         raise ConfigError(str(err)) from err
 
 
-def _opened(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened | Record:
+def _opened(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened | DoneBefore:
     """Do what `open_job` does; raises also ClientError, OSError."""
+    path = asked.target.path
     reader = _reader(asked, spec)
-    identity = {"input": _facts(asked), **identity}
-    files = OutputFiles(asked.output, writer_of(asked.output.name, spec, {}).parts)
+    facts = asked.source.facts() | {"header": asked.csv_header}
+    identity = {"input": facts, **identity}
+    files = OutputFiles(path, writer_of(path.name, spec, {}).parts)
     if asked.restart:
         files.remove()
-    files.check_free()
+    else:
+        asked.target.check_free(files)
     record = files.journal.read()
     if record is not None:
         check_same(record, identity)
     record = record or _first(identity, reader, len(files.parts))
-    writer = writer_of(asked.output.name, spec, record.writer)
+    writer = writer_of(path.name, spec, record.writer)
     if record.stage == FINISHING:
         record = files.finish_again(writer.assemble)
-    if record.stage == DONE:
-        return record
-    output = JobOutput(files, writer, record, reader.place)
+    if record.stage in FINISHED:
+        return DoneBefore(record, files)
+    output = JobOutput(files, writer, record, reader.place, asked.text_of)
     output.open()
-    return Opened(reader, output)
+    return Opened(reader, output, files)
 
 
 def _first(identity: dict[str, Any], reader: RowReader, parts: int) -> Record:
-    state: State = {}
-    return Record(identity, RUNNING, reader.begin, 0, 0, 0.0, [0] * parts, 0, state)
+    return Record(identity, RUNNING, reader.begin, 0, 0, 0.0, [0] * parts, 0, {})
 
 
 def _reader(asked: Asked, spec: ModelSpec) -> RowReader:
     """Return what reads the input. Raises ClientError, OSError."""
     source = asked.source
-    if source.is_dir():
-        names = _names(source)
-        read = _reading(source)
-        return FilesReader(names, read, spec, asked.max_pixels, run_all)
-    file = source.open("rb")
+    if source.is_folder:
+        return FilesReader(source.names(), source.read, spec, asked.max_pixels, run_all)
+    check_ending(source.name, "the input")
+    file = source.open()
     try:
         return reader_of(source.name, file, spec, asked.csv_header, asked.max_pixels)
     except BaseException:
         file.close()
         raise
-
-
-def _names(folder: Path) -> list[str]:
-    """Return the files below `folder` in order, but hidden ones."""
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(parent).relative_to(folder)
-        found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
-def _reading(folder: Path) -> Callable[[str], bytes]:
-    return lambda name: (folder / name).read_bytes()
 
 
 def run_all(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -142,24 +148,3 @@ def run_all(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
     work = [lambda place=place, task=task: keep(place, task) for place, task in enumerate(tasks)]
     in_parallel(min(cores(), len(tasks)), work, lambda _: None, "job-files")
     return results
-
-
-def _facts(asked: Asked) -> dict[str, Any]:
-    """Return what changes whenever the input does."""
-    source = asked.source
-    if source.is_dir():
-        names = _names(source)
-        sizes = [fact for name in names for fact in (name, *_file_facts(source / name))]
-        return {"files": len(names), "digest": digest(sizes)}
-    size, time = _file_facts(source)
-    return {"bytes": size, "time": time, "header": asked.csv_header}
-
-
-def _file_facts(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-def digest(facts: Iterable[object]) -> str:
-    """Return a text that is another one for other `facts`."""
-    return blake2b("\0".join(map(str, facts)).encode(), digest_size=16).hexdigest()

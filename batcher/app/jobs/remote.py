@@ -42,6 +42,9 @@ from batcher.serving.jobs.job import Shape
 MOST_PORTIONS = 8
 """Batches under way: the server has the next ones while answers travel."""
 
+PARTS_OF_BATCH = 4
+"""Requests of a batch: in the bulk class a request finds room only where all of it has room."""
+
 PATIENCE_S = 600.0
 """Seconds that a server may be away or full: it may be started again meanwhile."""
 
@@ -80,7 +83,7 @@ class RemoteModel(NamedTuple):
     @property
     def shape(self) -> Shape:
         """How much of a job is under way."""
-        return Shape(self.batch, MOST_PORTIONS)
+        return Shape(self.batch, MOST_PORTIONS, max(self.batch // PARTS_OF_BATCH, 1))
 
     def identity(self) -> dict[str, Any]:
         """Return what changes whenever the answers may, as far as a client can know."""

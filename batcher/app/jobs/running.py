@@ -9,7 +9,7 @@ from typing import Protocol
 
 import uvloop
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -87,7 +87,7 @@ class JobRun:
 
     def _begin(self) -> None:
         self._screen.say(f"{self._title} …")
-        ran = self._answers.load().addCallback(self._loaded)
+        ran = maybeDeferred(self._answers.load).addCallback(self._loaded)
         ran.addBoth(self._ended.append).addBoth(lambda _: self._answers.stop())
         ran.addBoth(lambda _: self._reactor.stop())
 

@@ -7,13 +7,13 @@ Example: after 60 s a job is at 30 %; it went on at 10 %. 60 * 0.7 / 0.2 = 210 s
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import suppress
 from time import monotonic
 
 from rich.console import Console
 from rich.status import Status
 
-from batcher.serving.jobs.journal import DONE
+from batcher.serving.jobs.journal import FINISHED
 from batcher.serving.jobs.writing import Progress
 
 LINE_S = 10.0
@@ -40,15 +40,18 @@ class JobScreen:
             self._status.start()
             self._status.update(text)
         else:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        # A terminal that was closed ends no job.
+        with suppress(OSError):
             self._console.print(text, markup=False, soft_wrap=True)
 
     def begin(self) -> None:
         """Measure from now on."""
         self._began = self._said = monotonic()
         if self._before.rows:
-            self._console.print(
-                f"going on behind row {self._before.rows:,}", markup=False, soft_wrap=True
-            )
+            self._print(f"going on behind row {self._before.rows:,}")
 
     def show(self, progress: Progress) -> None:
         """Show how far the job is."""
@@ -85,13 +88,13 @@ def _time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def ended_text(progress: Progress, output: Path) -> str:
+def ended_text(progress: Progress, output: str) -> str:
     """Return how a job has ended whose output is `output`."""
-    if progress.stage != DONE:
+    if progress.stage not in FINISHED:
         return f"stopped behind row {progress.rows:,}: the same command goes on from there"
     if not progress.failed:
-        return f"{progress.rows:,} rows in {output.name}"
+        return f"{progress.rows:,} rows in {output}"
     return (
         f"completed with errors: {progress.failed:,} of {progress.rows:,} rows have no answer, see "
-        f"{output.name}.errors.jsonl"
+        f"{output}.errors.jsonl"
     )

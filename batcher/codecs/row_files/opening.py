@@ -8,6 +8,8 @@ from typing import BinaryIO
 from batcher.codecs.format_table import CSV
 from batcher.codecs.row_files.npz_reading import NpzReader
 from batcher.codecs.row_files.npz_writing import NpzWriter
+from batcher.codecs.row_files.parquet_reading import ParquetReader
+from batcher.codecs.row_files.parquet_writing import ParquetWriter
 from batcher.codecs.row_files.text_reading import csv_reader, json_lines_reader
 from batcher.codecs.row_files.text_writing import CsvWriter, JsonLinesWriter
 from batcher.core.portions import RowReader, RowWriter, State
@@ -15,7 +17,7 @@ from batcher.core.spec import ModelSpec
 from batcher.errors import InvalidInput
 
 JSON_LINES_ENDS = (".jsonl", ".ndjson")
-KNOWN = "JSON lines (.jsonl), CSV (.csv) or numpy arrays (.npz)"
+KNOWN = "JSON lines (.jsonl), CSV (.csv), numpy arrays (.npz) or Parquet (.parquet)"
 
 
 def check_ending(name: str, what: str) -> None:
@@ -23,7 +25,7 @@ def check_ending(name: str, what: str) -> None:
 
     A name is checked before anything is read or loaded.
     """
-    if _ending(name) not in (*JSON_LINES_ENDS, ".csv", ".npz"):
+    if _ending(name) not in (*JSON_LINES_ENDS, ".csv", ".npz", ".parquet"):
         raise InvalidInput(f"{what}: expected {KNOWN}; got {name}")
 
 
@@ -41,6 +43,8 @@ def reader_of(
     ending = _ending(name)
     if ending == ".npz":
         return NpzReader(file, spec)
+    if ending == ".parquet":
+        return ParquetReader(file, spec)
     if ending in JSON_LINES_ENDS:
         return json_lines_reader(file, spec, max_pixels)
     if not CSV.carries_inputs(spec):
@@ -59,6 +63,8 @@ def writer_of(name: str, spec: ModelSpec, state: State) -> RowWriter:
     ending = _ending(name)
     if ending == ".npz":
         return NpzWriter(spec, state)
+    if ending == ".parquet":
+        return ParquetWriter(spec, state)
     if ending in JSON_LINES_ENDS:
         return JsonLinesWriter(spec, state)
     if any(tensor.is_ragged or tensor.unpads for tensor in spec.outputs):

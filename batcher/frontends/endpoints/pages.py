@@ -15,6 +15,8 @@ from batcher.core.spec import TensorSpec
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.job_table import job_table
+from batcher.frontends.endpoints.jobs import Jobs
 from batcher.frontends.endpoints.json_reply import json_reply
 from batcher.frontends.endpoints.markup import page, table
 from batcher.frontends.endpoints.model_page import ModelPage, link_to, state_text
@@ -42,12 +44,13 @@ class Pages:
         model: answers the page of one model.
     """
 
-    def __init__(self, engine: Engine, disclosure: Disclosure) -> None:
-        """Show the models of `engine`, and no routes before `show`.
+    def __init__(self, engine: Engine, disclosure: Disclosure, jobs: Jobs | None = None) -> None:
+        """Show the models of `engine` and the batch `jobs`, and no routes before `show`.
 
         `disclosure` says how much of the reasons clients read why a model is not ready.
         """
         self._engine = engine
+        self._jobs = jobs
         self._disclosure = disclosure
         self._routes: tuple[Route, ...] = ()
         self.model = ModelPage(engine, disclosure)
@@ -65,7 +68,7 @@ class Pages:
         models = table(titles, rows)
         paths = ("docs", "openapi.json", "readyz", "metrics")
         links = " · ".join(f'<a href="{path}">/{path}</a>' for path in paths)
-        return page("Models", f"{models}<p>{links}</p>")
+        return page("Models", f"{models}{job_table(self._jobs)}<p>{links}</p>")
 
     def docs(self, call: Call) -> Deferred[Reply]:
         """Answer the page of routes. Reactor thread."""

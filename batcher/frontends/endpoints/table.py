@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from batcher.config.settings import ServerSettings
@@ -10,6 +11,7 @@ from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.embeddings import embeddings_routes
 from batcher.frontends.endpoints.engine import Engine, ModelControl
 from batcher.frontends.endpoints.health import HealthRoutes
+from batcher.frontends.endpoints.jobs import JobRoutes, Jobs
 from batcher.frontends.endpoints.oip.control_guard import ControlGuard
 from batcher.frontends.endpoints.oip.table import oip_routes
 from batcher.frontends.endpoints.openapi.native import native_operation
@@ -30,7 +32,11 @@ from batcher.frontends.endpoints.torchserve import torchserve_routes
 
 
 def routes(
-    engine: Engine, control: ModelControl, settings: ServerSettings, disclosure: Disclosure
+    engine: Engine,
+    control: ModelControl,
+    settings: ServerSettings,
+    disclosure: Disclosure,
+    jobs: Jobs | None = None,
 ) -> tuple[Route, ...]:
     """Return the table of routes.
 
@@ -39,28 +45,41 @@ def routes(
         control: lists models for clients, and loads and unloads models.
         settings: of the server.
         disclosure: decides what clients learn of errors.
+        jobs: batch jobs; None where the server takes none.
     """
-    health, pages = HealthRoutes(engine, disclosure), Pages(engine, disclosure)
-    clouds = (*cloud_routes(engine, settings, health), *torchserve_routes(engine, settings))
+    health, pages = HealthRoutes(engine, disclosure), Pages(engine, disclosure, jobs)
     own = (
         *_predict_routes(engine, Predict(engine, settings)),
         *_server_routes(health, pages),
-        *_guarded_routes(engine, control, ControlGuard(settings), disclosure),
+        *_guarded_routes(engine, control, ControlGuard(settings), disclosure, jobs),
         *embeddings_routes(engine),
         *tf_serving_routes(engine, disclosure, settings.max_image_pixels),
     )
+    return pages.show(_with_clouds(engine, settings, health, own))
+
+
+def _with_clouds(
+    engine: Engine, settings: ServerSettings, health: HealthRoutes, own: Sequence[Route]
+) -> tuple[Route, ...]:
+    """Return the routes of clouds, and our `own` ones beside them."""
+    clouds = (*cloud_routes(engine, settings, health), *torchserve_routes(engine, settings))
     # A cloud's route may have the path of one of our own.
     taken = {(route.method, route.pattern) for route in clouds}
     rest = (route for route in own if (route.method, route.pattern) not in taken)
-    return pages.show((*clouds, *rest))
+    return (*clouds, *rest)
 
 
 def _guarded_routes(
-    engine: Engine, control: ModelControl, guard: ControlGuard, disclosure: Disclosure
+    engine: Engine,
+    control: ModelControl,
+    guard: ControlGuard,
+    disclosure: Disclosure,
+    jobs: Jobs | None,
 ) -> tuple[Route, ...]:
     """Return the routes of which `guard` checks some."""
     rollouts = RolloutRoutes(engine, control, guard).routes()
-    return (*rollouts, *oip_routes(engine, control, guard, disclosure))
+    batch = JobRoutes(jobs, guard).routes()
+    return (*rollouts, *batch, *oip_routes(engine, control, guard, disclosure))
 
 
 def _predict_routes(engine: Engine, predict: Predict) -> list[Route]:

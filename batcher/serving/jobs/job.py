@@ -55,10 +55,13 @@ class Shape(NamedTuple):
     Attributes:
         rows: rows of a portion.
         portions: portions in the window.
+        request_rows: most rows of a request; None for a whole portion. Small requests find room in
+            the batches of other clients.
     """
 
     rows: int
     portions: int
+    request_rows: int | None = None
 
 
 class Job:
@@ -143,7 +146,9 @@ class Job:
         waiting = _Waiting(portion, nbytes, [])
         self._window.append(waiting)
         self._nbytes += nbytes
-        outcomes = [self._answering.answer(group) for group in portion.groups]
+        most = self._shape.request_rows or self._shape.rows
+        parts = [part for group in portion.groups for part in group.parts(most)]
+        outcomes = [self._answering.answer(part) for part in parts]
         together = gatherResults(outcomes, consumeErrors=True)
         ended: Deferred[None] = together.addCallback(self._answered, waiting)
         self._sent.add(ended)

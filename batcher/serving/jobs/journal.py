@@ -18,10 +18,13 @@ from typing import Any, NamedTuple
 from batcher.core.portions import Position, State
 from batcher.errors import ConfigError
 
-RUNNING, FINISHING, DONE = "running", "finishing", "done"
-"""Rows are left; the parts become the output; the output is there."""
+RUNNING, FINISHING, DONE, SENT = "running", "finishing", "done", "sent"
+"""Rows are left; the parts become the output; the output is there; it was put into a store."""
 
-RESTART = "--restart begins anew, and overwrites what is there"
+FINISHED = (DONE, SENT)
+"""Stages without anything left to run."""
+
+RESTART = "--restart begins anew (`restart` of a server's job), and overwrites what is there"
 
 
 class Record(NamedTuple):
@@ -68,18 +71,23 @@ class Journal:
 
     def write(self, record: Record) -> None:
         """Replace what the journal says; it is on the disk when this returns."""
-        new = self.path.with_name(f"{self.path.name}.new")
-        with new.open("wb") as file:
-            file.write(json.dumps(record._asdict()).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)
-        sync_folder(self.path.parent)
+        replace_file(self.path, json.dumps(record._asdict()).encode())
 
     def remove(self) -> None:
         """Leave nothing."""
         with suppress(FileNotFoundError):
             self.path.unlink()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Have `path` hold `content`, on the disk; nobody ever sees half of it. Raises OSError."""
+    new = path.with_name(f"{path.name}.new")
+    with new.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import NamedTuple
 
 from batcher.core.error_text import message
 from batcher.core.portions import Portion, Position, RowWriter
-from batcher.errors import BatcherError
+from batcher.errors import MODEL_FAILED, BatcherError, ModelError
 from batcher.serving.jobs.answering import Outcome
 from batcher.serving.jobs.journal import DONE, FINISHING, Record
 from batcher.serving.jobs.output_files import OutputFiles
@@ -48,6 +49,17 @@ class Progress(NamedTuple):
     stage: str
 
 
+def progress_of(record: Record) -> Progress:
+    """Return how far a job is whose journal says `record`."""
+    return Progress(record.rows, record.failed, record.done, record.stage)
+
+
+def public_text(error: BatcherError) -> str:
+    """Return what clients may read of `error`: nothing of a model's own text."""
+    is_private = isinstance(error, ModelError) and error.private
+    return MODEL_FAILED if is_private else message(error.public or error)
+
+
 class JobOutput:
     """Writes portions in their order, and keeps the journal.
 
@@ -55,8 +67,19 @@ class JobOutput:
         record: what the journal is to say next.
     """
 
-    def __init__(self, files: OutputFiles, writer: RowWriter, record: Record, place: str) -> None:
-        """Go on at `record`; `place` says what the places of rows are, such as `line`."""
+    def __init__(
+        self,
+        files: OutputFiles,
+        writer: RowWriter,
+        record: Record,
+        place: str,
+        text_of: Callable[[BatcherError], str] = message,
+    ) -> None:
+        """Go on at `record`; `place` says what the places of rows are, such as `line`.
+
+        `text_of` returns what the file of errors says of an error.
+        """
+        self._text_of = text_of
         self.record = record
         self._files = files
         self._writer = writer
@@ -70,8 +93,7 @@ class JobOutput:
     @property
     def progress(self) -> Progress:
         """How far the job is. Any thread."""
-        record = self.record
-        return Progress(record.rows, record.failed, record.done, record.stage)
+        return progress_of(self.record)
 
     def open(self) -> None:
         """Open the files. Raises ConfigError: they cannot be gone on with."""
@@ -94,7 +116,7 @@ class JobOutput:
         )
 
     def _error_line(self, portion: Portion, row: int, error: BatcherError) -> bytes:
-        line = {self._place: portion.places[row], "code": error.code, "error": message(error)}
+        line = {self._place: portion.places[row], "code": error.code, "error": self._text_of(error)}
         return json.dumps(line).encode() + b"\n"
 
     def note(self) -> None:

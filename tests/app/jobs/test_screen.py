@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from batcher.app.jobs.screen import ended_text, progress_text
@@ -36,7 +34,7 @@ def test_rate_and_time_left_are_of_this_run(
 
 
 def test_the_last_line_says_how_a_job_has_ended() -> None:
-    output = Path("/x/out.csv")
+    output = "out.csv"
     assert ended_text(Progress(7, 0, 1.0, DONE), output) == "7 rows in out.csv"
     assert ended_text(Progress(7, 2, 1.0, DONE), output) == (
         "completed with errors: 2 of 7 rows have no answer, see out.csv.errors.jsonl"

@@ -38,6 +38,7 @@ _PATH_PARAMETERS = {
     "version": "A version of the model: a whole number, or a label.",
     "label": "A label of a version, such as `stable`.",
     "region": "The name of a region of shared memory.",
+    "id": "The id of a batch job.",
 }
 _NATIVE_BODY = {
     "application/json": {"schema": object_of(("error", "code"), error=TEXT, code=TEXT)},

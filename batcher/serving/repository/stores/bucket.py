@@ -99,6 +99,15 @@ class Bucket:
         for folder in inside["common_prefixes"]:
             yield from self._files(folder)
 
+    def find(self, name: str) -> StoredFile | None:
+        """Return the file `name`; None if there is none. Raises OSError."""
+        with self._translated():
+            try:
+                meta = self._obstore.head(self._store, name)
+            except (self._obstore.exceptions.NotFoundError, FileNotFoundError):
+                return None
+        return StoredFile(meta["path"], meta["size"], _tag(meta["e_tag"]))
+
     def fetch(self, file: StoredFile, start: int, end: int) -> bytes:
         """Return a range of `file`. Raises OSError, FileChanged."""
         with self._translated():

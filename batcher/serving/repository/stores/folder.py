@@ -37,6 +37,10 @@ class FolderStore:
         status = (self._folder / name).stat()
         return StoredFile(name, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}")
 
+    def find(self, name: str) -> StoredFile | None:
+        """Return the file `name`; None if there is none. Raises OSError."""
+        return self._file(name) if (self._folder / name).is_file() else None
+
     def fetch(self, file: StoredFile, start: int, end: int) -> bytes:
         """Return a range of `file`. Raises OSError."""
         if self._file(file.name) != file:

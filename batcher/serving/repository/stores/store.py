@@ -49,6 +49,9 @@ class Store(Protocol):
 class WritableStore(Store, Protocol):
     """A store that people put models into."""
 
+    def find(self, name: str) -> StoredFile | None:
+        """Return the file `name`; None if there is none. Raises OSError, as `list` does."""
+
     def put(self, name: str, path: Path) -> None:
         """Store the file at `path` under `name`. Raises OSError."""
 

@@ -39,7 +39,7 @@ def test_every_route_of_the_document_is_served(both: Both) -> None:
     server = MemoryServer(picture_model())
     for path, methods in described(both, server)["paths"].items():
         for method in methods:
-            values = {"name": "m", "version": "1", "label": "1", "region": "r"}
+            values = {"name": "m", "version": "1", "label": "1", "region": "r", "id": "job-1"}
             target = path.format(**values)
             answer = (
                 both(server, ask(target, b"", method=method.upper()))

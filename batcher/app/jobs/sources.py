@@ -1,0 +1,145 @@
+"""Where the rows of a job come from: a file or a folder, on this machine or in a store.
+
+Both kinds say what is there, hand out open files, and tell facts that change whenever the content
+may have changed: size and time on this machine, size and tag (ETag) in a store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from batcher.errors import ConfigError
+from batcher.serving.jobs.stored import StoredPlace, open_stored, stored_place
+from batcher.serving.repository.stores.address import is_store
+from batcher.serving.repository.stores.store import StoredFile
+
+
+class Source(Protocol):
+    """A file, or a folder of files.
+
+    Attributes:
+        name: of the file, or of the folder.
+        is_folder: which of the two it is.
+    """
+
+    name: str
+    is_folder: bool
+
+    def open(self) -> BinaryIO:
+        """Return the file, open for reading. Raises OSError."""
+
+    def names(self) -> list[str]:
+        """Return the files of the folder in their order, but hidden ones."""
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file of the folder. Any thread. Raises OSError."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what changes whenever the input does."""
+
+
+def source_at(place: str) -> Source:
+    """Return what is at `place`, a path or an address. Raises ConfigError: nothing is there."""
+    if is_store(place):
+        return StoredSource(stored_place(place, "the input"))
+    path = Path(place).absolute()
+    if not path.exists():
+        raise ConfigError(f"the input: expected a file or a folder; got {place}")
+    return LocalSource(path)
+
+
+class LocalSource:
+    """A file or a folder of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        """Read at `path`."""
+        self.name = path.name
+        self.is_folder = path.is_dir()
+        self._path = path
+
+    def open(self) -> BinaryIO:
+        """Return the file."""
+        return self._path.open("rb")
+
+    def names(self) -> list[str]:
+        """Return the files below the folder."""
+        found = []
+        for parent, folders, names in os.walk(self._path):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            inside = Path(parent).relative_to(self._path)
+            found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
+        return sorted(found)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+        return (self._path / name).read_bytes()
+
+    def facts(self) -> dict[str, Any]:
+        """Return sizes and times."""
+        if not self.is_folder:
+            size, time = _size_and_time(self._path)
+            return {"bytes": size, "time": time}
+        names = self.names()
+        each = [fact for name in names for fact in (name, *_size_and_time(self._path / name))]
+        return {"files": len(names), "digest": digest(each)}
+
+
+class StoredSource:
+    """A file or a folder of a store."""
+
+    def __init__(self, place: StoredPlace) -> None:
+        """Look at `place`. Raises ConfigError: nothing is there, or the store does not say."""
+        try:
+            file = place.file()
+            files = [] if file is not None else place.files()
+        except OSError as err:
+            raise ConfigError(f"the input: {err}") from err
+        if file is None and not files:
+            raise ConfigError(f"the input: expected a file or a folder; got {place.address}")
+        self.name = place.name
+        self.is_folder = file is None
+        self._store = place.store
+        self._file = file
+        shown = {each.name.removeprefix(f"{place.name}/"): each for each in files}
+        self._files: dict[str, StoredFile] = {
+            name: each for name, each in shown.items() if not _is_hidden(name)
+        }
+
+    def open(self) -> BinaryIO:
+        """Return the file, which is read by ranges."""
+        assert self._file is not None, "a folder is not opened"
+        return open_stored(self._store, self._file)
+
+    def names(self) -> list[str]:
+        """Return the files below the folder."""
+        return sorted(self._files)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+        file = self._files[name]
+        return self._store.fetch(file, 0, file.size)
+
+    def facts(self) -> dict[str, Any]:
+        """Return sizes and tags."""
+        if self._file is not None:
+            return {"bytes": self._file.size, "tag": self._file.tag}
+        each = [fact for file in self._files.values() for fact in file]
+        return {"files": len(self._files), "digest": digest(each)}
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def digest(facts: Iterable[object]) -> str:
+    """Return a text that is another one for other `facts`."""
+    return blake2b("\0".join(map(str, facts)).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,229 @@
+"""The jobs of a server: which wait, which run, and which have ended.
+
+Jobs run in the order in which they came, `at_once` at a time. Each change of a job is noted on the
+disk, so a server that is started again knows its jobs, and goes on with those that ran.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from batcher.config.job_settings import JobSettings
+from batcher.core.error_text import message
+from batcher.errors import Draining, InvalidInput, QueueFull, UnknownJob
+from batcher.serving.jobs.allowed import allowed_place
+from batcher.serving.jobs.entry import JobEntry, JobState, Wanted
+from batcher.serving.jobs.journal import FINISHED
+from batcher.serving.jobs.notes import JobNotes
+from batcher.serving.jobs.server_job import OpenJob, ServerJob
+from batcher.serving.jobs.writing import Progress
+from batcher.serving.server import ModelServer
+from batcher.workers.pool import CpuPool
+
+_log = Logger()
+
+AGAIN_S = 1.0
+"""Seconds before a job that could not go on, and has not failed, begins again."""
+
+_DAY_S = 86_400.0
+
+
+class JobBoard:
+    """Keeps the jobs of one server. Reactor thread."""
+
+    def __init__(
+        self,
+        settings: JobSettings,
+        base: Path,
+        server: ModelServer,
+        open_job: OpenJob,
+        unix_time: Callable[[], float],
+    ) -> None:
+        """Know no jobs yet; relative paths in `settings` start from `base`."""
+        self._settings = settings
+        self._base = base.absolute()
+        self._server = server
+        self._open_job = open_job
+        self._unix_time = unix_time
+        self._entries: dict[str, JobEntry] = {}
+        self._running: dict[str, ServerJob] = {}
+        self._ends: dict[str, Deferred[None]] = {}
+        self._notes = JobNotes(self._base / settings.folder)
+        self._disk = CpuPool(1, 2 * settings.most, 1, server.call_from_thread, server.clock, "jobs")
+        self._stops = False
+        server.metrics.jobs.states = self._states
+
+    def start(self) -> Deferred[None]:
+        """Read the notes, and go on with the jobs that have not ended."""
+        read: Deferred[Any] = self._disk.run(0, inf, self._notes.read)
+        return read.addCallbacks(self._known, _log_failure)
+
+    def _known(self, entries: list[JobEntry]) -> None:
+        # Jobs that clients have made meanwhile come behind those that are older.
+        self._entries = {entry.id: entry for entry in entries} | self._entries
+        self._go_on()
+
+    def create(self, wanted: Wanted) -> Deferred[dict[str, Any]]:
+        """Note a job; fires with its status.
+
+        Fails with Forbidden or InvalidInput if its files may not be read or written, and with
+        QueueFull if too many jobs wait.
+        """
+        if self._stops:
+            raise Draining("the server is being stopped and takes no more jobs")
+        check = partial(_allowed, wanted, self._settings, self._base)
+        return self._disk.run(0, inf, check).addCallback(self._created)
+
+    def _created(self, wanted: Wanted) -> Deferred[dict[str, Any]]:
+        self._forget_old()
+        same = [each for each in self._entries.values() if not each.has_ended]
+        if any(each.wanted.output == wanted.output for each in same):
+            raise InvalidInput(f"output: another job writes {wanted.output}")
+        if len(self._entries) >= self._settings.most:
+            raise QueueFull(f"{self._settings.most} jobs (jobs.most) have not ended yet")
+        entry = JobEntry(f"job-{uuid4().hex}", wanted, self._unix_time())
+        self._entries[entry.id] = entry
+        noted = self._note(entry)
+        self._go_on()
+        return noted.addCallback(lambda _: self._status(entry))
+
+    def list(self) -> list[dict[str, Any]]:
+        """Return the status of every job, the newest first."""
+        return [self._status(entry) for entry in reversed(self._entries.values())]
+
+    def status(self, id: str) -> dict[str, Any]:
+        """Return the status of a job. Raises UnknownJob."""
+        return self._status(self._found(id))
+
+    def cancel(self, id: str) -> Deferred[dict[str, Any]]:
+        """End a job and remove what it has written; fires with its status once that is done.
+
+        Nothing happens to a job that has ended. Raises UnknownJob.
+        """
+        entry = self._found(id)
+        running = self._running.get(id)
+        if running is not None:
+            running.cancelled = True
+            running.stop()
+            ended: Deferred[dict[str, Any]] = Deferred()
+            self._ends[id].addCallback(lambda _: ended.callback(self._status(entry)))
+            return ended
+        if not entry.has_ended:
+            self._end(entry, JobState.CANCELLED)
+        return succeed(self._status(entry))
+
+    def remove(self, id: str) -> Deferred[None]:
+        """Forget a job that has ended; its output stays. Raises UnknownJob, InvalidInput."""
+        if not self._found(id).has_ended:
+            raise InvalidInput(f"job {id}: expected one that has ended: cancel it first")
+        del self._entries[id]
+        return self._disk.run(0, inf, partial(self._notes.remove, id))
+
+    def stop(self) -> Deferred[Any]:
+        """Send nothing more; fires when the journal of each job is written."""
+        self._stops = True
+        ends = list(self._ends.values())
+        for running in list(self._running.values()):
+            running.stop()
+        return DeferredList(ends).addCallback(self._stopped)
+
+    def _stopped(self, _: object) -> Deferred[Any]:
+        # Behind all notes that wait, since one thread writes them.
+        last: Deferred[Any] = self._disk.run(0, inf, lambda: None)
+        return last.addBoth(lambda _: self._disk.stop())
+
+    def _found(self, id: str) -> JobEntry:
+        entry = self._entries.get(id)
+        if entry is None:
+            raise UnknownJob(f"expected the id of a job; got {id[:100]!r}")
+        return entry
+
+    def _status(self, entry: JobEntry) -> dict[str, Any]:
+        running = self._running.get(entry.id)
+        if running is not None:
+            entry.progress = running.progress
+        return entry.status(self._unix_time())
+
+    def _states(self) -> Mapping[str, int]:
+        counts = Counter(entry.state.value for entry in self._entries.values())
+        return {state.value: counts[state.value] for state in JobState}
+
+    def _go_on(self) -> None:
+        """Run the jobs that have waited longest, as far as there is room."""
+        for entry in list(self._entries.values()):
+            if self._stops or len(self._running) >= self._settings.at_once:
+                return
+            if entry.state is JobState.QUEUED:
+                self._run(entry)
+
+    def _run(self, entry: JobEntry) -> None:
+        entry.become(JobState.RUNNING)
+        entry.began = self._unix_time()
+        self._note(entry)
+        running = self._running[entry.id] = ServerJob(entry, self._server, self._open_job)
+        self._ends[entry.id] = Deferred()
+        running.run().addBoth(self._ran, entry, running)
+
+    def _ran(self, result: Progress | Failure, entry: JobEntry, running: ServerJob) -> None:
+        del self._running[entry.id]
+        entry.progress = running.progress
+        if isinstance(result, Failure):
+            entry.error = message(result.value)
+            _log.warn("job {id} has failed: {why}", id=entry.id, why=entry.error)
+            self._end(entry, JobState.FAILED)
+        elif result.stage in FINISHED:
+            entry.progress = result
+            self._end(entry, JobState.DONE)
+        elif running.cancelled:
+            self._end(entry, JobState.CANCELLED)
+        else:
+            entry.become(JobState.QUEUED)
+            self._note(entry)
+        # Later: a job that cannot go on at the moment would be begun again and again.
+        if not self._stops:
+            wait = AGAIN_S if entry.state is JobState.QUEUED else 0.0
+            self._server.clock.callLater(wait, self._go_on)
+        rows = entry.progress.rows - entry.rows_before
+        self._server.metrics.jobs.count(rows, min(entry.progress.failed, rows))
+        self._ends.pop(entry.id).callback(None)
+
+    def _end(self, entry: JobEntry, state: JobState) -> None:
+        entry.become(state)
+        entry.ended = self._unix_time()
+        self._note(entry)
+
+    def _note(self, entry: JobEntry) -> Deferred[Any]:
+        note = json.dumps(entry.note()).encode()
+        noted = self._disk.run(0, inf, partial(self._notes.write, entry.id, note))
+        return noted.addErrback(_log_failure)
+
+    def _forget_old(self) -> None:
+        """Forget jobs that ended long ago, and the one that ended first if there are too many."""
+        latest = self._unix_time() - self._settings.keep_days * _DAY_S
+        ended = sorted((entry.ended, entry.id) for entry in self._entries.values() if entry.ended)
+        too_many = len(self._entries) - self._settings.most + 1
+        for number, (when, id) in enumerate(ended):
+            if when < latest or number < too_many:
+                self.remove(id)
+
+
+def _allowed(wanted: Wanted, settings: JobSettings, base: Path) -> Wanted:
+    """Return what is wanted, as it is to be opened. Disk thread."""
+    source = allowed_place(wanted.input, settings.inputs, base, "input")
+    output = allowed_place(wanted.output, settings.outputs, base, "output")
+    return wanted._replace(input=source, output=output)
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.error("jobs: {why}", why=failure.getErrorMessage())

@@ -1,0 +1,182 @@
+"""One job of a server while it runs: from the model that is to answer to the end of the output.
+
+    wait for the model ─► open input and output ─► rows ─► put the output into its store
+
+The rows are of the bulk class, in requests of a part of a batch, so that they find room in the
+batches of other clients. What answers is looked up for each request, as for any client's: a model
+that is loaded anew goes on, and one that is away for a while is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import inf
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from batcher.core.portions import RowReader
+from batcher.core.request import InferenceResponse, Parameters
+from batcher.core.spec import Array, ModelSpec
+from batcher.errors import Draining, Unavailable
+from batcher.serving.jobs.answering import Answering
+from batcher.serving.jobs.entry import JobEntry, Wanted
+from batcher.serving.jobs.job import Job, Shape
+from batcher.serving.jobs.journal import FINISHED, Record
+from batcher.serving.jobs.writing import JobOutput, Progress, progress_of
+from batcher.serving.model_version import ModelVersion
+from batcher.serving.server import ModelServer
+from batcher.workers.pool import CpuPool
+
+MODEL_S = 1.0
+"""Seconds between two looks for a model that is not ready."""
+
+PARTS_OF_BATCH = 8
+"""Requests of a batch: a request finds room only where all of it has room."""
+
+MOST_PORTIONS = 3
+"""Batches in the window besides two for each instance: few, since the queue is everybody's."""
+
+CLIENT = "jobs"
+"""Whose share of the CPU pool hooks of jobs use."""
+
+
+class OpenedJob(NamedTuple):
+    """Input and output of a job.
+
+    Attributes:
+        record: what the journal says.
+        reader: of the input; None where the job was brought to its end before.
+        output: of the answers; None likewise.
+        send: puts the whole output where it belongs. A thread of its own.
+        discard: removes what was written. A thread of its own.
+    """
+
+    record: Record
+    reader: RowReader | None
+    output: JobOutput | None
+    send: Callable[[], None]
+    discard: Callable[[], None]
+
+
+OpenJob = Callable[[Wanted, ModelSpec, dict[str, Any]], OpenedJob]
+"""Opens a job for a model; the last argument says which model it is. Raises BatcherError."""
+
+
+class ServerJob:
+    """Runs the job of an entry once. Reactor thread.
+
+    Attributes:
+        cancelled: whether a client has ended it, and nothing of it shall stay.
+    """
+
+    def __init__(self, entry: JobEntry, server: ModelServer, open_job: OpenJob) -> None:
+        """Run nothing yet."""
+        self.cancelled = False
+        self._entry = entry
+        self._server = server
+        self._open_job = open_job
+        call, clock = server.call_from_thread, server.clock
+        self._reading, self._writing = (
+            CpuPool(1, 4, 1, call, clock, name) for name in ("job-read", "job-write")
+        )
+        self._opened: OpenedJob | None = None
+        self._job: Job | None = None
+        self._later: Deferred[Any] | None = None
+        self._stops = False
+
+    @property
+    def progress(self) -> Progress:
+        """How far the job is."""
+        return self._entry.progress if self._job is None else self._job.progress
+
+    def run(self) -> Deferred[Progress]:
+        """Run; fires with how far the job is, which may not be its end after `stop`.
+
+        Fails with what keeps it from going on.
+        """
+        running: Deferred[Any] = maybeDeferred(self._model)
+        running.addCallback(self._open).addCallback(self._begin).addCallback(self._send)
+        return running.addErrback(self._stopped).addBoth(self._closed)
+
+    def stop(self) -> None:
+        """Send nothing more; what was answered in order is written, and the job can go on."""
+        self._stops = True
+        if self._job is not None:
+            self._job.stop()
+        elif self._later is not None:
+            self._later.cancel()
+        # What is being opened is closed again as soon as it is open.
+
+    def _model(self) -> ModelVersion | Deferred[ModelVersion]:
+        """Return the version that is to answer, once it is ready. Raises UnknownModel."""
+        try:
+            return self._ready_model()
+        except Draining:
+            raise
+        except Unavailable:
+            later: Deferred[Any] = deferLater(self._server.clock, MODEL_S)
+            self._later = later
+            return later.addCallback(lambda _: self._model())
+
+    def _ready_model(self) -> ModelVersion:
+        return self._server.ready_model(self._entry.wanted.model, self._entry.version)
+
+    def _open(self, version: ModelVersion) -> Deferred[tuple[ModelVersion, OpenedJob]]:
+        self._later = None
+        self._entry.version = version.spec.version
+        identity = {"model": version.title, "largest batch": version.settings.max_batch_size}
+        open_job = partial(self._open_job, self._entry.wanted, version.spec, identity)
+        return self._reading.run(0, inf, open_job).addCallback(lambda opened: (version, opened))
+
+    def _begin(self, found: tuple[ModelVersion, OpenedJob]) -> Progress | Deferred[Progress]:
+        version, self._opened = found
+        entry, reader, output = self._entry, self._opened.reader, self._opened.output
+        # Once only: after a restart of the server the job goes on.
+        entry.wanted = entry.wanted._replace(restart=False)
+        entry.rows_before = self._opened.record.rows
+        if reader is None or output is None or self._stops:
+            return progress_of(self._opened.record)
+        rows, instances = version.settings.max_batch_size, version.settings.instances
+        shape = Shape(rows, MOST_PORTIONS + 2 * instances, max(rows // PARTS_OF_BATCH, 1))
+        answering = Answering(self._infer, self._server.clock)
+        pools = (self._reading, self._writing)
+        self._job = Job(reader, output, answering, shape, pools, self._server.clock)
+        return self._job.run()
+
+    def _infer(self, inputs: Mapping[str, Array]) -> Deferred[InferenceResponse]:
+        version = self._ready_model()
+        return version.infer(inputs, Parameters(inf, version.max_level, None, CLIENT))
+
+    def _send(self, progress: Progress) -> Progress | Deferred[Progress]:
+        assert self._opened is not None, "what has progress was opened"
+        if progress.stage not in FINISHED:
+            return progress
+        return self._writing.run(0, inf, self._opened.send).addCallback(lambda _: progress)
+
+    def _stopped(self, failure: Failure) -> Progress:
+        """Let a job that was stopped, or whose server ends, go on another time."""
+        if not self._stops:
+            failure.trap(Draining)
+        elif not failure.check(CancelledError, Draining):
+            failure.raiseException()
+        return self.progress
+
+    def _closed(self, result: Progress | Failure) -> Any:
+        opened = self._opened
+        if opened is None:
+            return self._ended(result)
+        if opened.output is not None:
+            opened.output.close()
+        if not self.cancelled:
+            return self._ended(result)
+        discarded = self._writing.run(0, inf, opened.discard)
+        return discarded.addBoth(lambda _: self._ended(result))
+
+    def _ended(self, result: Progress | Failure) -> Progress | Failure:
+        self._reading.stop()
+        self._writing.stop()
+        return result

@@ -1,0 +1,61 @@
+"""The batch jobs of a server that is killed, and started again."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from tests.end_to_end.processes import Process, started, until, write_model
+
+SOURCE = """
+import time
+
+class Model:
+    def predict(self, inputs):
+        time.sleep(0.005)
+        return {"y": inputs["x"] * 2}
+"""
+ROWS = 800
+CONFIG = """
+model_repository: models
+defaults: {max_batch_size: 4, bulk_after_ms: 50}
+jobs: {inputs: [in], outputs: [out]}
+"""
+
+
+def asked(server: Process, path: str, body: Any = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(server.address + path, data=data), timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def test_a_job_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "double", SOURCE)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    rows = "".join(f"[{row}, 1, 2, 3]\n" for row in range(ROWS))
+    (tmp_path / "in/rows.jsonl").write_text(rows)
+    wanted = {
+        "model": "double",
+        "input": str(tmp_path / "in/rows.jsonl"),
+        "output": str(tmp_path / "out/rows.jsonl"),
+    }
+    serve = ("-m", "batcher.app.cli", "serve", "-c", str(tmp_path / "config.yaml"))
+    with started(tmp_path, "--port", "0", command=serve) as server:
+        id = asked(server, "/jobs", wanted)["id"]
+        journal = tmp_path / "out/rows.jsonl.journal"
+        until(lambda: journal.exists() and json.loads(journal.read_text())["rows"] > 0, 60)
+        assert "running" in server.get("/")
+        server.signal(signal.SIGKILL)
+        server.wait(20)
+    assert not (tmp_path / "out/rows.jsonl").exists()
+    with started(tmp_path, "--port", "0", command=serve) as server:
+        until(lambda: asked(server, f"/jobs/{id}")["state"] == "done", 60)
+        assert asked(server, f"/jobs/{id}")["rows"] == ROWS
+    lines = (tmp_path / "out/rows.jsonl").read_text().splitlines()
+    found = [json.loads(line)["y"] for line in lines]
+    assert found == [[2.0 * row, 2.0, 4.0, 6.0] for row in range(ROWS)]
