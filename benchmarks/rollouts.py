@@ -62,6 +62,9 @@ SHADOWS = {"none": "", "hangs": "hangs", "crashes": "crashes", "ten times slower
 STABLE_S = 0.002
 """Seconds of a batch of a version that answers clients."""
 
+PAUSE_S = 1.0
+"""Seconds between two kinds of shadows, in which copies that are under way end."""
+
 SETTLE_S = 3.0
 """Seconds for which a server rests before it is measured: processes in reserve import PyTorch."""
 
@@ -195,9 +198,9 @@ def shadows(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[
             for kind, name in names.items():
                 load = Load(server.http, name, 2, 0.005)
                 with under_load(load):
-                    time.sleep(options.seconds / 2)
+                    time.sleep(options.seconds / 4)
                 found[kind].append(load.answered)
-                time.sleep(SETTLE_S)
+                time.sleep(PAUSE_S)
     return list(_rows_of_shadows(found)), []
 
 
@@ -271,15 +274,18 @@ def main() -> int:
     )
     options = parser.parse_args()
     rows, runs, load = [], [], os.getloadavg()[0]
-    for part in options.parts or PARTS:
+    parts = options.parts or list(PARTS)
+    for part in parts:
         with TemporaryDirectory() as folder:
             found, results = PARTS[part](options, Path(folder))
         rows += found
         runs += results
-    remarks = (
-        f"A change each {options.pause:g} s in windows with changes, {options.seconds:g} s long.",
-        f"When the run began, {load:.1f} other processes wanted a core (load average of a minute).",
-    )
+    remarks = [
+        f"When the run began, {load:.1f} other processes wanted a core (load average of a minute)."
+    ]
+    if "changes" in parts:
+        pause, seconds = options.pause, options.seconds
+        remarks.append(f"A change each {pause:g} s in windows with changes, {seconds:g} s long.")
     name = "_".join(["rollouts", *options.parts])
     print(write_results(name, "New versions of models under load", rows, remarks))
     return report_invalid(runs)
