@@ -37,9 +37,22 @@ VersionNumber = Annotated[Integer, Field(ge=0, le=1 << 63)]
 
 
 def _versions(value: Any) -> Any:
-    if value in ("all", LATEST) or isinstance(value, dict | list | tuple | Latest):
+    # Checked here, since of four kinds of values each would say what is wrong with the others.
+    is_fine = value in ("all", LATEST) or isinstance(value, Latest)
+    if isinstance(value, dict):
+        is_fine = value.keys() == {LATEST} and _is_whole(value[LATEST], 1)
+    elif isinstance(value, list | tuple):
+        is_fine = all(_is_whole(each, 0) for each in value)
+    if is_fine:
         return value
     raise ValueError("all, latest, {latest: 2}, or a list of numbers such as [3, 5]")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    """Return whether `value` is a number of a version, or of versions, from `least` on."""
+    if isinstance(value, str):
+        return value.isascii() and value.isdecimal() and int(value) >= least
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 Versions = Annotated[
