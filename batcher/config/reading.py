@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher, get_close_matches
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
@@ -33,6 +34,11 @@ Key = tuple[str | int, ...]
 ENVIRONMENT_PREFIX = "BATCHER_"
 SECRETS = "quotas"
 """The setting whose own keys are secrets: messages name the line of a secret and never its text."""
+
+MAX_VALUES = 200_000
+"""Values of a file, those that an alias repeats included: some hundred bytes of aliases of aliases
+stand for more than any memory holds.
+"""
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
@@ -104,7 +110,12 @@ def _parsed(text: str, file: str) -> tuple[Any, dict[Key, str]]:
     if node is None:
         return {}, {}
     # Origins first: they are read from the nodes, which building the values flattens.
-    origins = dict(_origins(node, (), file, ()))
+    found = list(islice(_origins(node, (), file, ()), MAX_VALUES + 1))
+    if len(found) > MAX_VALUES:
+        raise ConfigError(
+            f"{file}: expected at most {MAX_VALUES} values, aliases counted; got more"
+        )
+    origins = dict(found)
     values = loader.construct_document(node)
     return {} if values is None else values, origins
 

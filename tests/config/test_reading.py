@@ -246,3 +246,11 @@ def test_variables_are_laid_over_in_an_order_that_does_not_depend_on_the_environ
         override_from_environment(source, dict.fromkeys(names, "1"))
         found.append(source.values)
     assert found[0] == found[1]
+
+
+def test_aliases_of_aliases_are_refused_before_they_are_followed(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1, 1]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
+    file = tmp_path / "model.yaml"
+    file.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=r"model\.yaml: expected at most 200000 values, aliases"):
+        read_yaml(file)

@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> Manifest:
         document = json.loads(path.read_text(encoding="utf-8"))
         model = document["model"]
         handler = model["handler"]
-    except (OSError, ValueError, KeyError, TypeError) as err:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
         raise ModelLoadError(
             "expected an archive with MAR-INF/MANIFEST.json and in it model.handler, as "
             f"torch-model-archiver writes them; got {type(err).__name__}: {err}"
@@ -69,6 +69,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _check_handler(folder: Path, name: str) -> None:
     """Check that the handler `name` is in the archive, or a default one. Raises ModelLoadError."""
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise ModelLoadError(f"handler: expected a file of the archive; got {name!r:.200}")
     if name in _UNSERVED and not (folder / f"{name}.py").is_file():
         raise ModelLoadError(
             f"handler: expected one of {', '.join(DEFAULTS)}, or one in the archive; got {name}: "

@@ -116,6 +116,9 @@ def test_a_sound_archive_is_extracted_with_its_folders(tmp_path: Path) -> None:
         ("{}", "expected an archive with MAR-INF/MANIFEST.json and in it model.handler"),
         ("[1]", "expected an archive with MAR-INF/MANIFEST.json and in it model.handler"),
         (manifest("h.py"), "handler: expected a file h.py in the archive, or one of base_handler"),
+        ("[" * 100_000, "got RecursionError"),
+        (manifest("../../evil.py"), "handler: expected a file of the archive; got '../../evil'"),
+        (manifest("/tmp/evil.py"), "handler: expected a file of the archive; got '/tmp/evil'"),
         (manifest("text_classifier"), "got text_classifier: it needs torchtext"),
         (
             manifest("base_handler", serializedFile="../../etc/passwd"),
