@@ -17,6 +17,7 @@ from typing import Any
 from batcher.config.default_values import default_row
 from batcher.config.pipelines.plan import Fixed, Plan, Step
 from batcher.config.reading import Key
+from batcher.core.error_text import brief
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import ConfigError
 from batcher.serving.pipelines.built_in.built_in import BuiltIn
@@ -175,7 +176,7 @@ class _Fitting:
         meant = f"; did you mean {begin}{close[0]}?" if close else ""
         return (
             f"expected an output of step {owner!r} ({', '.join(known) or 'none is read'}); got "
-            f"{reference!r:.100}{meant}"
+            f"{brief(reference)}{meant}"
         )
 
     def _step_spec(self, step: Step, made: BuiltIn | None) -> ModelSpec:
@@ -212,7 +213,7 @@ class _Fitting:
                 meant = f"; did you mean {close[0]!r}?" if close else ""
                 raise self._plan.error(
                     (*step.key, "inputs", name),
-                    f"expected an input of {what} ({', '.join(known)}); got {name!r:.100}{meant}",
+                    f"expected an input of {what} ({', '.join(known)}); got {brief(name)}{meant}",
                 )
         if missing := [name for name in required if name not in step.inputs]:
             raise self._plan.error(
@@ -244,7 +245,7 @@ class _Fitting:
                 raise self._plan.error(
                     self._reader(f"{step.name}.{name}"),
                     f"expected an output of step {step.name!r} ({', '.join(known)}); got "
-                    f"{name!r:.100}{meant}",
+                    f"{brief(name)}{meant}",
                 )
         return tuple(known[name] for name in used)
 
@@ -273,7 +274,7 @@ class _Fitting:
         for name, value in step.otherwise.items():
             key = (*step.key, "else", name)
             if name not in known:
-                got = f"{name!r:.100}"
+                got = brief(name)
                 raise self._plan.error(
                     key, f"expected an output that is read ({', '.join(known)}); got {got}"
                 )
@@ -293,7 +294,7 @@ class _Fitting:
         try:
             return default_row(value, tensor.datatype, tensor.shape)
         except ValueError as err:
-            raise self._plan.error(key, f"expected {err}; got {value!r:.100}") from None
+            raise self._plan.error(key, f"expected {err}; got {brief(value)}") from None
 
     def _otherwise_is_ragged(self, step: Step, name: str) -> bool:
         value = step.otherwise.get(name)

@@ -52,7 +52,7 @@ class TrialRecords:
 
     def _save(self, name: str, record: Record) -> Deferred[None]:
         writing = maybeDeferred(self._disk.read, partial(self._write, name, record))
-        return writing.addCallbacks(self._written, self._failed, (name,), None, (name,))
+        return writing.addCallbacks(self._written, self._failed, (name,), errbackArgs=(name,))
 
     def _write(self, name: str, record: Record) -> bool:
         """Write a record; return whether no other server holds its lock. Disk thread."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from batcher.config.pipelines.plan import Plan, Step
 from batcher.config.reading import Source, validate
+from batcher.core.error_text import brief
 from batcher.errors import ConfigError
 from batcher.serving.pipelines.built_in.boxes import CropBoxes, Fold
 from batcher.serving.pipelines.built_in.built_in import BuiltIn
@@ -30,7 +31,7 @@ def built_in(plan: Plan, step: Step) -> BuiltIn:
         close = get_close_matches(step.use, BUILT_IN, 1, 0.5)
         meant = f"; did you mean {close[0]!r}?" if close else ""
         expected = f"expected one of {', '.join(BUILT_IN)}"
-        raise plan.error((*step.key, "use"), f"{expected}; got {step.use!r:.100}{meant}")
+        raise plan.error((*step.key, "use"), f"{expected}; got {brief(step.use)}{meant}")
     key = (*step.key, "with")
     origins = {
         place[len(key) :]: origin
