@@ -40,7 +40,7 @@ from benchmarks.serving import MODELS, running_server
 BATCH = 64
 COMMAND = [sys.executable, "-m", "batcher.app.cli", "run"]
 RATE = re.compile(r"([\d,]+) rows/s")
-FILES = {"mlp": ("npz", "jsonl"), "fixed_cost": ("npz", "jsonl")}
+FILES = {"fixed_cost": ("npz", "jsonl"), "mlp": ("npz",)}
 """Model to the kinds of files, input and output alike, that its job has."""
 
 CAPACITY = 32 / (10e-3 + 0.3e-3 * 32)
