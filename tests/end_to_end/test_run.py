@@ -101,7 +101,7 @@ def test_a_job_that_is_done_is_not_run_again_unless_that_is_asked_for(folder: Pa
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("out.txt", "the output: expected JSON lines (.jsonl), CSV (.csv) or numpy arrays (.npz)"),
+        ("out.txt", "the output: expected JSON lines (.jsonl), CSV (.csv), numpy arrays (.npz) or"),
         ("there.jsonl", "there.jsonl: expected no such file; got one that no job has written"),
     ],
 )
