@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -159,6 +161,28 @@ def test_variables_that_are_damaged_fail_the_load_with_the_reason(
         loaded(folders, tmp_path / "1")
 
 
+THREADS = """
+import sys
+from pathlib import Path
+from batcher.config.model_file import load_model_definition
+from batcher.config.model_settings import ModelSettings
+from batcher.models.loading import load_model
+settings = ModelSettings(trusted=True, torch_threads=2, warmup=False)
+load_model(load_model_definition("m", "1", Path(sys.argv[1])), settings, lambda text: None)
+import tensorflow
+of = tensorflow.config.threading
+print(of.get_intra_op_parallelism_threads(), of.get_inter_op_parallelism_threads())
+"""
+
+
+def test_tensorflow_has_the_threads_of_the_models_share(tmp_path: Path) -> None:
+    layers(tmp_path / "1")
+    # In a process of its own, since this one has run TensorFlow already.
+    command = [sys.executable, "-c", THREADS, str(tmp_path / "1")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["2", "1"]
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, dict[str, Array]]]:
     """Serve `layers` as its folder stands."""
@@ -171,7 +195,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, 
         yield process, {**rows, **right}
 
 
-def test_a_server_runs_it_apart_with_the_threads_of_its_share_and_in_batches(
+def test_a_server_runs_it_in_a_process_of_its_own_and_in_batches(
     server: tuple[Process, dict[str, Array]],
 ) -> None:
     process, rows = server
