@@ -227,7 +227,11 @@ def canary(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[L
     """Measure how many requests a canary of 5 % gets, and whether keys stay."""
     for version in (1, 2):
         write_version(folder / "models", "tried", version, version)
-    settings = (f"state_folder={folder}", f"models.tried.canary={CANARY}")
+    settings = (
+        f"state_folder={folder}",
+        f"models.tried.canary={CANARY}",
+        "models.tried.labels={stable: 1}",  # else the newest alone would serve
+    )
     rows, sides = [], []
     for run in range(2):
         keys = [f"user-{number}" for number in range(KEYS if run == 0 else KEYS // 2)]
