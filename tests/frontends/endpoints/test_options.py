@@ -56,7 +56,7 @@ class TestMethods:
 
     def test_a_star_asks_about_the_whole_server(self) -> None:
         answer = over_connection(MemoryServer(), options("*", ("X-Request-Id", "7")))
-        assert (answer.status, answer.header("allow")) == (204, "GET, HEAD, POST, OPTIONS")
+        assert (answer.status, answer.header("allow")) == (204, "DELETE, GET, HEAD, POST, OPTIONS")
         assert answer.header("x-request-id") == "7"
 
     def test_a_star_is_no_path_for_another_method(self) -> None:
