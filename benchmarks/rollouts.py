@@ -9,8 +9,8 @@ loops at random (Poisson) times, one that sleeps and one that computes. Windows 
 changes alternate; the load is the same in both.
 
 `shadows`: four models in processes of their own that differ in their shadow alone: none, one that
-hangs, one that ends its process at each batch, one that takes ten times as long. Every request is
-copied. Clients of each model are measured by turns.
+hangs, one that ends its process at each batch, one that takes ten times as long. As many requests
+are copied as by default, or as `--sample` says. Clients of each model are measured by turns.
 
 `canary`: 100,000 requests with a key each and 100,000 without are divided at 5 %. Then the server
 is started anew, and half of the keys are asked again: each must meet the version of before.
@@ -188,7 +188,7 @@ def shadows(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[
             slower = 10 if kind.startswith("ten") else 1
             write_version(folder / "models", name, 2, 2, STABLE_S * slower, SHADOWS[kind])
             settings += [
-                f"models.{name}.shadow={{version: 2, sample: 1}}",
+                f"models.{name}.shadow={{version: 2, sample: {options.sample}}}",
                 f"models.{name}.versions=[1]",
             ]
     found: dict[str, list[list[Answered]]] = {kind: [] for kind in SHADOWS}
@@ -271,6 +271,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two changes")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each window")
     parser.add_argument("--rounds", type=int, default=8, help="of shadows")
+    parser.add_argument("--sample", type=float, default=0.1, help="share that shadows get")
     parser.add_argument(
         "--realtime",
         action="store_true",
@@ -290,6 +291,8 @@ def main() -> int:
     if "changes" in parts:
         pause, seconds = options.pause, options.seconds
         remarks.append(f"A change each {pause:g} s in windows with changes, {seconds:g} s long.")
+    if "shadows" in parts:
+        remarks.append(f"Shadows get copies of {options.sample:.0%} of the requests.")
     name = "_".join(["rollouts", *options.parts])
     print(write_results(name, "New versions of models under load", rows, remarks))
     return report_invalid(runs)
