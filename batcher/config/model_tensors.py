@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
@@ -21,11 +20,11 @@ class Reshapes(NamedTuple):
     Tensors that have the same shape in the model and for clients are left out.
     """
 
-    inputs: Mapping[str, tuple[int, ...]] = MappingProxyType({})
-    outputs: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: Mapping[str, tuple[int, ...]]
 
 
-NO_RESHAPES = Reshapes()
+NO_RESHAPES = Reshapes({}, {})
 """Every tensor has the shape that clients see."""
 
 

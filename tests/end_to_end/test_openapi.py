@@ -42,7 +42,7 @@ EXAMPLES = 5
 model that does not.
 """
 
-KNOWN = {"name": "digits", "version": "1", "label": "1", "region": "r"}
+KNOWN = {"id": "job-1", "name": "digits", "version": "1", "label": "1", "region": "r"}
 WRITTEN = (OCTETS, "application/json", "application/msgpack", "application/x-npy", "text/csv")
 """Formats of answers."""
 
