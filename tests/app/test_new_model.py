@@ -130,6 +130,7 @@ def test_a_sample_that_is_named_is_the_sample_of_the_folder(tmp_path: Path) -> N
     assert yaml.safe_load((tmp_path / "m/model.yaml").read_text())["sample"] == "sample.json"
 
 
+@pytest.mark.long
 def test_the_test_that_is_written_runs_and_can_fail(tmp_path: Path) -> None:
     for name in ("good", "bad"):
         write_folder(tmp_path / name, Wanted())

@@ -33,6 +33,7 @@ SETTINGS = (
 )
 
 
+@pytest.mark.long
 def test_a_killed_worker_costs_what_it_ran_and_comes_back(tmp_path: Path) -> None:
     before = set(os.listdir("/dev/shm"))
     with serving(tmp_path, "ok", "slow", settings=("models.slow.worker=process",)) as server:
@@ -72,6 +73,7 @@ def test_a_killed_worker_costs_what_it_ran_and_comes_back(tmp_path: Path) -> Non
     assert set(os.listdir("/dev/shm")) <= before
 
 
+@pytest.mark.long
 def test_while_one_of_two_instances_is_killed_the_other_serves_and_what_was_lost_runs_there(
     tmp_path: Path,
 ) -> None:

@@ -49,6 +49,7 @@ def is_as_on_disk(server: Process) -> bool:
     return bool(reloads) and reloads[-1].endswith("reloaded: nothing has changed")
 
 
+@pytest.mark.long
 def test_no_request_is_lost_in_a_hundred_hangups_while_models_fail_and_workers_are_killed(
     tmp_path: Path,
 ) -> None:

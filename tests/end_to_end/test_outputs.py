@@ -19,6 +19,8 @@ import pytest
 
 from tests.end_to_end.processes import ROOT, START_LIMIT_S, until, write_model
 
+pytestmark = pytest.mark.long
+
 TALKS = """
 import os, subprocess, sys
 class Model:

@@ -16,6 +16,8 @@ import pytest
 from tests.end_to_end.processes import Process, run, started, until
 from tests.support import single_files
 
+pytestmark = pytest.mark.long
+
 ANSWERS: dict[str, dict[str, Any]] = {
     "strings": {"u": ["an example"]},
     "fixed": {"y": [[0.0, 0.0, 0.0]]},

@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.processes import one_answer, started, until, write_model
 from tests.end_to_end.test_listening import ROW, predict
 
@@ -28,6 +30,7 @@ class Model:
 """
 
 
+@pytest.mark.long
 def test_children_start_again_and_a_reload_finds_every_file(tmp_path: Path) -> None:
     write_model(tmp_path / "models", "changes", CHANGES)
     write_model(tmp_path / "models", "crashes", CRASHES)

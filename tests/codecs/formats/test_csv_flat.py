@@ -206,6 +206,7 @@ def test_a_line_of_very_many_odd_cells_is_refused_by_their_number() -> None:
         csv_rows.decode(Content(body), one_input("BYTES", (-1,)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("dtype", "cell"), [("FP64", b"0"), ("FP32", b"nan")])
 def test_a_large_body_takes_at_most_six_times_its_bytes(
     dtype: str, cell: bytes, tmp_path: Path

@@ -236,6 +236,7 @@ def test_many_lists_in_objects_are_refused() -> None:
         decode(b'{"inputs": {"x": [[1, 2]]},' + members.encode() + b" " * MIB + b"}", one_input())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("dtype", "value"), [("FP64", b"0"), ("INT64", b"1234567")])
 def test_a_large_body_takes_at_most_six_times_its_bytes(
     dtype: str, value: bytes, tmp_path: Path

@@ -127,6 +127,7 @@ def test_many_members_are_refused() -> None:
         decode(body, one_input())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("dtype", "value"), [("FP32", b"\x00"), ("FP64", b"\xcb" + bytes(8))])
 def test_a_large_body_takes_at_most_six_times_its_bytes(
     dtype: str, value: bytes, tmp_path: Path

@@ -325,6 +325,7 @@ class TestCommand:
         assert done.exit_code == 1
         assert "expected one of m; got other" in done.output
 
+    @pytest.mark.long
     def test_it_says_why_a_model_cannot_be_compiled(self, folders: Folders) -> None:
         folders.python(
             "class Model:\n    def predict(self, inputs):\n        return {'y': inputs['x']}\n"

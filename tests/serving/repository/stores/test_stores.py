@@ -45,6 +45,7 @@ def test_an_upload_that_goes_on_is_waited_for_no_longer_than_once(bench: Bench) 
     assert bench.pauses == [STEADY_S]
 
 
+@pytest.mark.long
 def test_of_100_uploads_in_any_order_with_gaps_none_is_taken_before_its_end(tmp_path: Path) -> None:
     random = Random(17)
     for upload in range(100):
