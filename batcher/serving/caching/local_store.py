@@ -81,13 +81,13 @@ class LocalStore:
         """Keep `value`, which has `begin` in front, by `key`, a digest."""
         if not self.fits(len(value)):
             return
-        table = self._table(key)
+        own = table = self._table(key)
         if key in table:
             self._remove(table, key)
         table[key] = value
         self.nbytes += len(key) + len(value) + ENTRY_BYTES
         while self.nbytes > self._max_bytes:
-            if len(table) < 2:  # the new one is not to go
+            if len(table) <= (table is own):  # the new one is not to go
                 self._turn = (self._turn + 1) % len(self._tables)
                 table = self._tables[self._turn]
                 continue

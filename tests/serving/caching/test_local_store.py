@@ -105,3 +105,22 @@ def test_an_entry_takes_no_more_than_it_is_counted_with(content: int) -> None:
     finally:
         tracemalloc.stop()
     assert 0.7 * store.nbytes < taken <= store.nbytes
+
+
+def test_large_values_that_stand_alone_in_their_tables_go_as_well() -> None:
+    store = LocalStore(16 * TABLE_BYTES)
+    value = LocalStore.begin(10.0) + bytes(store_room(store))
+    numbers: dict[
+        int, int
+    ] = {}  # one for each table: nine such values are more than there is room for
+    for number in range(1000):
+        numbers.setdefault(int.from_bytes(key(number)[:4], "little") % 16, number)
+    for number in numbers.values():
+        store.put(key(number), value)
+        store.check_invariants()
+    assert (len(store), store.evicted) == (7, 9)
+
+
+def store_room(store: LocalStore) -> int:
+    """Return the bytes of the largest value that `store` keeps, without its time."""
+    return next(size for size in range(TABLE_BYTES * 2, 0, -1) if store.fits(size)) - BEGIN_BYTES
