@@ -247,8 +247,8 @@ class InferenceResponse:
         )
 
 
-def with_deadline(request: InferenceRequest, deadline: float) -> InferenceRequest:
-    """Return `request` with another deadline, a time in seconds."""
+def with_deadline(request: InferenceRequest, deadline: float | None) -> InferenceRequest:
+    """Return `request` with another deadline, a time in seconds; None takes the model's."""
     parameters = request.parameters._replace(deadline=deadline)
     return InferenceRequest(
         request.model, request.version, request.inputs, request.rows, parameters

@@ -21,6 +21,7 @@ serves all deadlines.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from heapq import heapify, heappop, heappush
@@ -212,11 +213,13 @@ class Flights:
         if failure.check(DeadlineExceeded, PredictedLate) and self._run_again(failure, flight):
             return
         own, others = self._ended(flight)
+        # Before the first of them has it: whoever answers may change its error.
+        failures = [_own_failure(failure) for _ in others]
         if own is not None:
             own.errback(failure)
-        for each in others:
+        for each, theirs in zip(others, failures, strict=True):
             if not each.called:
-                each.errback(_own_failure(failure))
+                each.errback(theirs)
         self._release_if_landed()
 
     def _ended(
@@ -251,7 +254,9 @@ class Flights:
         late = [each for each, until in flight.waiting.items() if until <= flight.deadline]
         for each in late:
             self._forget(flight, each)
-        flight.request, flight.deadline = with_deadline(flight.request, latest), latest
+        # A request under a key that names no deadline has that of its model.
+        until = None if latest == inf and self._to_the_end else latest
+        flight.request, flight.deadline = with_deadline(flight.request, until), latest
         flight.row = None
         for each in late:
             if not each.called:
@@ -266,7 +271,7 @@ class Flights:
     def _run(self, flight: Flight) -> None:
         try:
             flight.row = flight.go_on(flight.request)
-        except BatcherError:
+        except Exception:  # whatever it is, those that wait must hear of it
             self._fail(Failure(), flight)
             return
         flight.row.addCallbacks(self._answer, self._fail, (flight,), errbackArgs=(flight,))
@@ -317,4 +322,8 @@ class Flights:
 def _own_failure(failure: Failure) -> Failure:
     """Return a failure that nobody else has: whoever answers may change its error."""
     error = failure.value
-    return Failure(copy(error)) if isinstance(error, BatcherError) else failure
+    if isinstance(error, BatcherError):
+        # An author's class may take other arguments than Python copies it with.
+        with suppress(Exception):
+            return Failure(copy(error))
+    return Failure(failure.value, failure.type, failure.tb)
