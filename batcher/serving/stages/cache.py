@@ -149,6 +149,8 @@ class CacheStage(Stage):
     def _find(
         self, key: bytes, request: InferenceRequest, go_on: GoOn
     ) -> Deferred[InferenceResponse]:
+        if self._closed:  # while it was hashed, the version was cut short
+            return go_on(request)
         packed = self._store.get(key, self._seconds())
         if packed is not None:
             return self._hit(packed, request, go_on)
@@ -198,7 +200,8 @@ class CacheStage(Stage):
 
     def _packed(self, outputs: Mapping[str, Array], until: float) -> bytes | None:
         """Return `outputs` as bytes; None where the model is not sure enough. Any thread."""
-        if self._min_score is not None and self._scores.least(outputs) < self._min_score:
+        # So written, NaN is no score that is high enough.
+        if self._min_score is not None and not self._scores.least(outputs) >= self._min_score:
             return None
         return pack(outputs, LocalStore.begin(until))
 

@@ -38,7 +38,6 @@ from batcher.core.request import (
     is_larger,
     with_outputs,
 )
-from batcher.core.waiters import Waiters
 from batcher.errors import KeyReused, Unavailable
 from batcher.serving.caching.flights import Flight, Flights
 from batcher.serving.caching.local_store import BEGIN_BYTES, LocalStore
@@ -48,6 +47,11 @@ from batcher.serving.stages.stage import GoOn, Stage
 from batcher.workers.pool import CpuPool
 
 Result = TypeVar("Result")
+
+POOL_S = 30.0
+"""Seconds that hashing may take, the wait for its turn included, where a request has no deadline:
+its model's begins with its row.
+"""
 
 _VERSION_BYTES = 24
 """Bytes for the number of a version, which has at most 19 digits; a multiple of 8."""
@@ -62,8 +66,7 @@ class OnceStage(Stage):
     reads_key: ClassVar[bool] = True
     reads_client: ClassVar[bool] = True
     reads_once: ClassVar[bool] = True
-    _hashing = 0
-    """Requests that were hashed on the pool, or still are."""
+    _number = 0
 
     def __init__(self, ttl: float, max_bytes: int, pool: CpuPool, clock: IReactorTime) -> None:
         """Keep answers for `ttl` seconds in at most `max_bytes` bytes.
@@ -76,7 +79,9 @@ class OnceStage(Stage):
         self._store = LocalStore(max_bytes)
         # The row has its model's deadline where the request names none, so it ends.
         self._flights = Flights(clock, lambda: inf, 1, self._answered, True, "replayed")
-        self._idle = Waiters()
+        # Requests that were hashed on the pool, or still are, by number, the first one first.
+        self._hashing: dict[int, None] = {}
+        self._drained: list[tuple[int, Deferred[None]]] = []
         self._packing: dict[bytes, tuple[bytes, InferenceResponse]] = {}
 
     def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
@@ -92,28 +97,36 @@ class OnceStage(Stage):
         if not is_larger(request.inputs, MAX_LOOP_BYTES):
             return self._find(hashing(), request, go_on)
         hashed = self._run(about_nbytes(request.inputs), hashing, request.parameters)
-        self._hashing += 1
-        return hashed.addCallback(self._find, request, go_on).addBoth(self._ended)
+        self._number += 1
+        self._hashing[self._number] = None
+        return hashed.addCallback(self._find, request, go_on).addBoth(self._ended, self._number)
 
     def drain(self) -> Deferred[None]:
-        """Fire when no request that was hashed on the pool is under way any more."""
-        idle = self._idle.wait()
-        self._release_if_idle()
-        return idle
+        """Fire when no request that has been hashed on the pool until now is under way any more.
 
-    def _ended(self, result: Result) -> Result:
-        self._hashing -= 1
-        self._release_if_idle()
+        Those that come later are another version's: under load there is always one of these.
+        """
+        drained: Deferred[None] = Deferred()
+        self._drained.append((self._number, drained))
+        self._release()
+        return drained
+
+    def _ended(self, result: Result, number: int) -> Result:
+        del self._hashing[number]
+        self._release()
         return result
 
-    def _release_if_idle(self) -> None:
-        if not self._hashing:
-            self._idle.release()
+    def _release(self) -> None:
+        first = next(iter(self._hashing), self._number + 1)
+        while self._drained and self._drained[0][0] < first:
+            self._drained.pop(0)[1].callback(None)
 
     def _run(
         self, nbytes: int, function: Callable[[], Result], parameters: Parameters
     ) -> Deferred[Result]:
-        deadline = inf if parameters.deadline is None else parameters.deadline
+        deadline = parameters.deadline
+        if deadline is None:
+            deadline = self._seconds() + POOL_S
         return self._pool.run(nbytes, deadline, function, parameters.client)
 
     def _find(

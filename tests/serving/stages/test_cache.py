@@ -12,7 +12,14 @@ from twisted.python.failure import Failure
 from batcher.config.model_settings import ModelOverrides
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Labels
-from batcher.errors import BatcherError, DeadlineExceeded, ModelError, PredictedLate, QueueFull
+from batcher.errors import (
+    BatcherError,
+    DeadlineExceeded,
+    Draining,
+    ModelError,
+    PredictedLate,
+    QueueFull,
+)
 from batcher.serving.cache_metrics import CacheCounts
 from batcher.serving.stages.cache import MAX_LOOP_BYTES
 from tests.support.http import MemoryServer
@@ -363,3 +370,21 @@ def test_the_check_of_readiness_runs_the_model() -> None:
         memory.work()
         assert deferred.called
     assert run(memory) == 2
+
+
+def test_a_version_that_is_cut_short_while_a_request_is_hashed_refuses_it() -> None:
+    spec = model_spec((tensor("x", shape=(-1,)),), (tensor("y", shape=(-1,)),))
+    memory = server(double, spec)
+    (version,) = memory.server
+    asked = Asked(memory, {"x": np.ones((1, MAX_LOOP_BYTES), "<f4")})
+    version.unload()
+    version.cut_short()
+    memory.work()
+    assert isinstance(asked.result, Draining)
+
+
+def test_an_answer_that_is_not_a_number_is_no_sure_one() -> None:
+    memory = server(lambda inputs: {"y": inputs["x"] * np.nan}, cache={"min_score": 0.8})
+    ask(memory, 1.0)
+    assert ask(memory, 1.0).origin == ""
+    assert counts(memory).left_out == {"score": 2}

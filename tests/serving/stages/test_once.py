@@ -13,6 +13,7 @@ from batcher.config.quota import Quota
 from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.errors import DeadlineExceeded, KeyReused, ModelError
 from batcher.serving.stages.cache import MAX_LOOP_BYTES
+from batcher.serving.stages.once import POOL_S
 from batcher.serving.stages.quotas import Quotas
 from batcher.serving.stages.stage import GoOn, Stage
 from tests.serving.stages.test_cache import Asked, ask, raising, run
@@ -184,3 +185,39 @@ def test_versions_that_share_requests_answer_a_repetition_as_one() -> None:
         second = ask(memory, 1.0, once=str(number))
         assert first.values == second.values == [float(second.result.version)]
         assert first.result.version == second.result.version
+
+
+def large(value: float) -> dict[str, Any]:
+    """Return inputs that are hashed on the pool."""
+    return {"x": np.full((1, MAX_LOOP_BYTES), value, "<f4")}
+
+
+def test_a_version_that_drains_does_not_wait_for_what_comes_later() -> None:
+    memory = server(double, FREE)
+    (stage,) = memory.server.lifecycle.name_stages
+    first = Asked(memory, large(1.0), once="a")
+    drained: list[str] = []
+    stage.drain().addCallback(lambda _: drained.append("first"))
+    memory.turn()
+    second = Asked(memory, large(2.0), once="b")
+    stage.drain().addCallback(lambda _: drained.append("second"))
+    first.deferred.cancel()
+    assert drained == ["first"]
+    second.deferred.cancel()
+    assert drained == ["first", "second"]
+
+
+def test_to_be_hashed_a_request_without_a_deadline_has_some_time() -> None:
+    memory = server(double, FREE)
+    pool, now = memory.server.pools.cpu, memory.clock.seconds()
+    run_of_pool, deadlines = pool.run, []
+
+    def noted(nbytes: int, deadline: float, *more: Any) -> Any:
+        deadlines.append(deadline)
+        return run_of_pool(nbytes, deadline, *more)
+
+    pool.run = noted  # type: ignore[method-assign, assignment]
+    Asked(memory, large(1.0), once="a")
+    Asked(memory, large(1.0), once="b", deadline=now + 5)
+    assert deadlines == [now + POOL_S, now + 5]
+    memory.work()
