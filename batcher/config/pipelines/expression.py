@@ -173,8 +173,16 @@ def _operation(tree: ast.expr, below: int) -> Node:
             return _comparison([left, *others], operators, below)
     raise ValueError(
         f"names, numbers, texts, {', '.join(FUNCTIONS)}, + - * /, comparisons, and, or, not; not "
-        f"`{ast.unparse(tree)[:80]}`"
+        f"`{_text(tree)}`"
     )
+
+
+def _text(tree: ast.expr) -> str:
+    """Return the beginning of what `tree` was made of."""
+    try:
+        return ast.unparse(tree)[:80]
+    except RecursionError:  # hundreds of signs in front of one name
+        return type(tree).__name__
 
 
 def _known_function(name: str) -> str:
@@ -188,26 +196,31 @@ def _known_function(name: str) -> str:
 def _element(of: ast.expr, index: int, depth: int) -> Element:
     inner = _node(of, depth)
     if not isinstance(inner, Name) or isinstance(index, bool):
-        raise ValueError(f"a name before `[{index}]`, not `{ast.unparse(of)[:80]}`")
+        raise ValueError(f"a name before `[{index}]`, not `{_text(of)}`")
     return Element(inner, index)
 
 
 def _chain(operator: str, values: list[ast.expr], depth: int) -> Node:
-    node = _node(values[0], depth)
-    for value in values[1:]:
-        node = Operation(operator, node, _node(value, depth))
-    return node
+    return _joined(operator, [_node(value, depth) for value in values])
+
+
+def _joined(operator: str, nodes: list[Node]) -> Node:
+    """Return `nodes` joined by `operator`, in a tree that is as flat as can be."""
+    if len(nodes) == 1:
+        return nodes[0]
+    half = len(nodes) // 2
+    return Operation(operator, _joined(operator, nodes[:half]), _joined(operator, nodes[half:]))
 
 
 def _comparison(sides: list[ast.expr], operators: list[ast.cmpop], depth: int) -> Node:
     """Return `a < b < c` as `a < b and b < c`."""
+    # What stands in the middle comes twice: one in another would come four times, and so on.
+    if any(isinstance(each, ast.Compare) for side in sides[1:-1] for each in ast.walk(side)):
+        raise ValueError("no comparison in the middle of another one, as in `a < (b < c) < d`")
     nodes = [_node(side, depth) for side in sides]
     pairs: list[Node] = []
     for left, operator, right in zip(nodes, operators, nodes[1:], strict=False):
         if type(operator) not in _COMPARISONS:
             raise ValueError(f"a comparison by one of {' '.join(_COMPARISONS.values())}")
         pairs.append(Operation(_COMPARISONS[type(operator)], left, right))
-    node = pairs[0]
-    for pair in pairs[1:]:
-        node = Operation("and", node, pair)
-    return node
+    return _joined("and", pairs)

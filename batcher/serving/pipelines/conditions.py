@@ -8,6 +8,7 @@ A test runs NumPy on whole arrays. Nothing of the text is ever run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,8 @@ def _reduction(name: str, argument: Node, types: Mapping[str, TensorSpec]) -> _A
         array = arrays[reference]
         if is_ragged(array):
             return np.array([reduce(row) for row in array])
-        return np.asarray(reduce(array.reshape(len(array), -1), axis=1))
+        # No `-1`: of no rows, as behind a blank picture, NumPy cannot say what that would be.
+        return np.asarray(reduce(array.reshape(len(array), prod(array.shape[1:])), axis=1))
 
     return ask
 

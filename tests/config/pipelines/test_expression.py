@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from batcher.config.pipelines.expression import MAX_CHARS, parse_condition
 from batcher.core.ragged import ragged
-from batcher.core.spec import TensorSpec
+from batcher.core.spec import Array, TensorSpec
 from batcher.serving.pipelines.conditions import test_of as compiled
 from tests.support.models import tensor
 
@@ -81,6 +81,10 @@ def test_a_condition_says_which_rows_it_means(text: str, rows: list[bool]) -> No
         "n" + " + n" * 60 + " > 1",
         "n > " + "1" * MAX_CHARS,
         "\x00",
+        "~" * 900 + "n",
+        "n" + ".a" * 400,
+        "n == (n == (n == n) == n) == n",
+        "urgent == abs(0 < n < 1) == urgent",
     ],
 )
 def test_whatever_is_no_condition_is_refused(text: str) -> None:
@@ -121,3 +125,22 @@ def test_any_text_is_a_condition_or_a_value_error(text: str) -> None:
     except ValueError:
         return
     assert condition.text == text
+
+
+def test_many_parts_are_joined_without_a_deep_tree() -> None:
+    every = compiled(parse_condition("<=".join(["n"] * 300)), TYPES)
+    some = compiled(parse_condition(" or ".join(["urgent"] * 90)), TYPES)
+    assert every(ARRAYS).tolist() == [True, True, True]
+    assert some(ARRAYS).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "text", ["max(a.scores) < 0.9", "sum(a.boxes) > 0", "len(a.boxes) > 1", "a.scores[0] > n"]
+)
+def test_of_no_rows_a_condition_means_none(text: str) -> None:
+    none: dict[str, Array] = {
+        "a.scores": np.zeros((0, 3), np.float32),
+        "a.boxes": np.zeros((0, 0, 4)),
+        "n": np.zeros(0, np.int64),
+    }
+    assert compiled(parse_condition(text), TYPES)(none).tolist() == []

@@ -277,3 +277,28 @@ steps:
 
     assert response.outputs["i"].tolist() == [7, 9]
     pipelines.end()
+
+
+BEST = """  - {name: best, use: top_k, with: {k: 1}, inputs: {values: read.sums}}
+  - name: again
+    use: softmax
+    inputs: {values: best.values}
+    when: max(best.values) < 9
+    else: {probabilities: best.values}
+"""
+
+
+def test_behind_a_blank_picture_a_condition_chooses_nothing(tmp_path: Path) -> None:
+    pipelines = detector(tmp_path)
+    crop = tensor("crop", shape=(1, -1, -1), pad=np.float32(0))
+    spec = model_spec((crop,), (tensor("sums", shape=(2,)),), name="sums")
+    pipelines.add_ready(
+        "sums", predict=lambda inputs: {"sums": inputs["crop"].sum((2, 3))[:, [0, 0]]}, spec=spec
+    )
+    text = BOXES.replace("model: read", "model: sums").replace("read.sum", "again.probabilities")
+    pipelines.ready(text.replace("shape: [-1], ragged", "shape: [-1, 1], ragged") + BEST)
+
+    answer = pipelines.infer(model="p", inputs={"image": np.zeros((2, 1, 4, 6), np.float32)})
+
+    assert pipelines.response(answer).outputs["sums"].shape == (2, 0, 1)
+    pipelines.end()
