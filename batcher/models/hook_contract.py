@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from batcher.core.ragged import is_ragged, ragged
+from batcher.core.ragged import copied, is_ragged, ragged
 from batcher.core.spec import Array, ModelSpec, check_objects, has_rows
 from batcher.errors import ModelContractError, NoRowsPrepared
 from batcher.models.fitting import fit_outputs
@@ -176,7 +176,7 @@ def own_copy(inputs: Arrays) -> dict[str, Array]:
     They may be views of the bytes that a client sent, or be shared with another model: with the
     next step of a pipeline, or with a shadow.
     """
-    return {name: array.copy() for name, array in inputs.items()}
+    return {name: copied(array) for name, array in inputs.items()}
 
 
 def prepared_rows(prepared: Arrays, model: str) -> int:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from batcher.core.ragged import ragged
 from batcher.core.request import BatchOutputs, OutputRows
 from batcher.errors import InvalidInput, ModelContractError, ModelError, QueueFull
 from batcher.models.hook_contract import (
     common_rows,
+    own_copy,
     run_postprocess,
     run_preprocess,
 )
@@ -160,3 +162,9 @@ def test_a_hook_raises_what_a_model_may_raise_and_nothing_of_the_server(
 )
 def test_rows_are_common_where_every_array_has_as_many(arrays: Any, count: int) -> None:
     assert common_rows(arrays) == count
+
+
+def test_a_hook_that_writes_into_ragged_rows_writes_into_its_own() -> None:
+    sent = ragged([np.ones(2), np.ones(3)])
+    own_copy({"x": sent})["x"][0][:] = 7
+    assert [row.tolist() for row in sent] == [[1, 1], [1, 1, 1]]

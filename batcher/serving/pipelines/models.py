@@ -13,6 +13,7 @@ from batcher.batching.worker import Condition
 from batcher.config.pipelines.plan import Plan, Step
 from batcher.core.epoch import Epoch
 from batcher.core.spec import ModelSpec
+from batcher.errors import BatcherError
 from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.model_version import GONE, LEFT, ModelState, ModelVersion
 from batcher.serving.pipelines.fitting import nested_pipeline, unknown_model
@@ -62,7 +63,20 @@ class PipelineModels:
     def specs(self, is_coming: bool) -> dict[str, ModelSpec]:
         """Return the specification of each step's model, by the name of the step."""
         found = {step.name: self._newest(step, is_coming) for step in self._steps}
-        return {name: each.spec for name, each in found.items() if each is not None}
+        return {
+            step.name: self._spec_of(step, version)
+            for step in self._steps
+            if (version := found[step.name]) is not None
+        }
+
+    def _spec_of(self, step: Step, version: ModelVersion) -> ModelSpec:
+        """Return the specification of what answers a step, of whose versions one is `version`."""
+        if step.version or not version.adopted:
+            return version.spec
+        try:  # a newer one may be there beside it, for copies or for a trial alone
+            return self._find(step.model, "").spec
+        except BatcherError:  # none can answer now
+            return version.spec
 
     def standing(self, is_coming: bool) -> Standing:
         """Return how it stands with the models now.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
+from batcher.config.model_settings import ModelOverrides
 from batcher.errors import ModelLoadError, ModelNotReady
 from batcher.serving.model_version import ModelState
-from tests.support.models import RecordingModel, checked, model_spec, tensor
+from tests.support.models import RecordingModel, checked, model_spec, rows, tensor
 from tests.support.pipelines import CHAIN, Pipelines, definition, of_two
 from tests.support.serving import SETTINGS
 
@@ -171,3 +174,28 @@ def test_a_pipeline_is_no_step_of_a_pipeline(two: Pipelines) -> None:
     error = two.loop.error_of(two.server.add(own, SETTINGS))
 
     assert "steps.1.model: expected a model; 'p' is a pipeline" in str(error)
+
+
+def test_a_request_does_not_go_on_with_outputs_that_its_steps_do_not_know(two: Pipelines) -> None:
+    two.ready(CHAIN)
+    before = two.server.find("one")
+    wider = replace(before.spec, outputs=(tensor("y", "FP64"),))
+    new = RecordingModel(wider, lambda inputs: {"y": inputs["x"].astype("<f8")})
+    changed = replace(before.definition, spec=wider)
+    loaded = two.server.replace(changed, SETTINGS, lambda progress: checked(new))
+    sent: list[Any] = []
+
+    # The pipeline hears of the change in the next turn of the loop.
+    loaded.addCallback(lambda _: sent.append(two.server.infer("p", {"x": rows(1.0)})))
+    assert two.loop.wait_for(loaded) is None
+    assert isinstance(two.loop.error_of(sent[0]), ModelNotReady)
+
+
+def test_a_version_that_answers_nobody_says_nothing_of_a_step(tmp_path: Path) -> None:
+    own = ModelOverrides.model_validate({"shadow": {"version": "2"}})
+    pipelines = of_two(tmp_path, models={"one": own})
+    other = model_spec(outputs=(tensor("z"),), name="one", version="2")
+    pipelines.model("one", lambda inputs: {"z": inputs["x"]}, version="2", spec=other)
+    pipelines.ready(CHAIN)
+    assert pipelines.values(pipelines.infer(1, model="p")) == [4]
+    pipelines.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from batcher.core.request import InferenceRequest, InferenceResponse
+from batcher.core.element_sizes import SizedArrays
+from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
 from batcher.core.spec import Array
 from batcher.errors import DeadlineExceeded, InvalidInput, ModelError, QueueFull, TooLarge
 from batcher.serving.stages.stage import GoOn, Stage
 from tests.support.gate import Gate
-from tests.support.models import Predict, rows
+from tests.support.models import Predict, model_spec, rows, tensor
 from tests.support.pipelines import CASCADE, CHAIN, Pipelines, of_two
 from tests.support.serving import SETTINGS
 
@@ -258,3 +260,36 @@ def test_a_request_of_many_rows_keeps_their_order(two: Pipelines) -> None:
 
     assert values == [2.0 * value for value in range(11)]
     assert np.all(np.diff(values) > 0)
+
+
+def test_the_bytes_of_texts_are_not_added_up_for_each_step(tmp_path: Path) -> None:
+    pipelines = Pipelines(tmp_path)
+    spec = model_spec((tensor("x", "BYTES", ()),), (tensor("y", "BYTES", ()),), name="one")
+    pipelines.model("one", lambda inputs: {"y": inputs["x"]}, spec=spec)
+    pipelines.model("two", lambda inputs: {"y": inputs["x"]}, spec=replace(spec, name="two"))
+    seen: list[InferenceRequest] = []
+    pipelines.server.find("two").set_version_stages([Keeping(seen)])
+    text = CHAIN.replace("FP32, shape: [4]", "BYTES, shape: []")
+    pipelines.ready(text)
+
+    texts = np.array([b"one", b"three"], object)
+    response = pipelines.response(pipelines.infer(model="p", inputs={"x": texts}))
+
+    assert response.outputs["y"].tolist() == [b"one", b"three"]
+    inputs = seen[0].inputs
+    assert isinstance(inputs, SizedArrays)
+    assert inputs.nbytes == nbytes_of(dict(inputs))
+    pipelines.end()
+
+
+class Keeping(Stage):
+    """Keeps every request."""
+
+    def __init__(self, seen: list[InferenceRequest]) -> None:
+        """Keep them in `seen`."""
+        self._seen = seen
+
+    def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
+        """Keep it, and go on."""
+        self._seen.append(request)
+        return go_on(request)
