@@ -112,7 +112,7 @@ def test_large_values_that_stand_alone_in_their_tables_go_as_well() -> None:
     value = LocalStore.begin(10.0) + bytes(store_room(store))
     numbers: dict[
         int, int
-    ] = {}  # one for each table: nine such values are more than there is room for
+    ] = {}  # one for each table: there is room for seven
     for number in range(1000):
         numbers.setdefault(int.from_bytes(key(number)[:4], "little") % 16, number)
     for number in numbers.values():
