@@ -50,17 +50,32 @@ def wishes_of(head: CallHead, servable: Servable) -> StageWishes:
         head.key() if servable.reads_key else "",
         head.route() if servable.picks_version else "",
         servable.reads_freshness and head.fresh(),
-        once_key(head.header(b"idempotency-key")) if servable.reads_once else "",
+        _once_of(head) if servable.reads_once else "",
     )
 
 
-def once_key(text: str) -> str:
+def _once_of(head: CallHead) -> str:
+    version = head.arguments.get("version") or head.arguments.get("label", "")
+    return once_key(head.header(b"idempotency-key"), version)
+
+
+def once_key(text: str, version: str = "") -> str:
     """Return the key that an `Idempotency-Key` of `text` holds; empty without one.
+
+    The same key with another `version`, the number or label that the request names, is another one.
+    Not so with the version that answers: a reload may come between a request and its repetition.
+    Raises InvalidInput.
+    """
+    key = _key_in(text.strip(" \t"))
+    return f"{key}\n{version}" if key and version else key
+
+
+def _key_in(text: str) -> str:
+    """Return the key that is written in `text`.
 
     It is a string in quotes, as structured fields have them, or the same without quotes. Raises
     InvalidInput.
     """
-    text = text.strip(" \t")
     if not text:
         return ""
     quoted = _QUOTED.fullmatch(text) if len(text) <= MAX_ONCE_CHARS else None

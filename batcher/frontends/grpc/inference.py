@@ -77,7 +77,8 @@ class Inference:
         head = request.head
         pooled = servable.reads_client or reader.slow or request.typed
         client = client_of(self._peer_of(context.peer())) if pooled else ""
-        parameters = parameters_of(servable, head, _wishes(context, servable), client=client)
+        wishes = _wishes(context, servable, message.model_version)
+        parameters = parameters_of(servable, head, wishes, client=client)
         parameters = _until(servable, parameters, context.time_remaining())
         slow = reader.slow and request.size >= HEAVY_BYTES
         deferred = _begin(servable, request, parameters, slow)
@@ -145,13 +146,13 @@ def _joined(names: tuple[str, str], pieces: list[Buffer], around: Around) -> Wri
     return WrittenAnswer(*names, joined_bytes(around(pieces)))
 
 
-def _wishes(context: Context, servable: Servable) -> StageWishes:
+def _wishes(context: Context, servable: Servable, version: str) -> StageWishes:
     """Return what the stages of `servable` read of the metadata of a call."""
     return StageWishes(
         key_of(context) if servable.reads_key else "",
         route_of(context) if servable.picks_version else "",
         servable.reads_freshness and fresh_of(context),
-        once_key(once_of(context)) if servable.reads_once else "",
+        once_key(once_of(context), version) if servable.reads_once else "",
     )
 
 

@@ -51,6 +51,17 @@ def test_a_repetition_may_be_written_in_another_form(stack: Stack) -> None:
     assert first.body == second.body
 
 
+def test_a_version_that_is_named_answers_itself(stack: Stack) -> None:
+    memory = server()
+    key = ("Idempotency-Key", "abc")
+    told = [
+        stack(memory, ask(path, ROW, key)).header("idempotency-replayed")
+        for path in ("/models/m/predict", "/models/m/versions/1/predict", "/models/m/predict")
+    ]
+    assert told == ["false", "false", "true"]
+    assert len(memory.model.batches) == 2
+
+
 def test_without_a_key_or_without_the_setting_nothing_is_said(stack: Stack) -> None:
     for memory, fields in ((server(), ()), (MemoryServer(), (("Idempotency-Key", "abc"),))):
         for _ in range(2):

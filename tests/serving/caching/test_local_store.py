@@ -110,9 +110,7 @@ def test_an_entry_takes_no_more_than_it_is_counted_with(content: int) -> None:
 def test_large_values_that_stand_alone_in_their_tables_go_as_well() -> None:
     store = LocalStore(16 * TABLE_BYTES)
     value = LocalStore.begin(10.0) + bytes(store_room(store))
-    numbers: dict[
-        int, int
-    ] = {}  # one for each table: there is room for seven
+    numbers: dict[int, int] = {}  # one for each table: there is room for seven
     for number in range(1000):
         numbers.setdefault(int.from_bytes(key(number)[:4], "little") % 16, number)
     for number in numbers.values():
