@@ -310,8 +310,10 @@ class BatcherService(MultiService):
         timeout = self.server.clock.callLater(limit, self._end, _TIME_IS_OVER)
         # Clients first: their last requests still need the models.
         closed = self._frontends.close()
-        closed.addCallback(lambda _: _stop_jobs(self._jobs))
-        closed.addCallback(lambda _: self._frontends.drain())
+        # Beside each other: a job that puts gigabytes into a store holds up no client's request.
+        closed.addCallback(
+            lambda _: DeferredList([_stop_jobs(self._jobs), self._frontends.drain()])
+        )
         closed.addCallback(lambda _: self.server.drain())
         closed.addErrback(lambda failure: _log.failure("stopping failed", failure))
         closed.addCallback(self._drained, timeout)
@@ -350,7 +352,10 @@ class BatcherService(MultiService):
 
 def _stop_jobs(jobs: JobBoard | None) -> Deferred[Any]:
     """Stop batch jobs, if there are any: they go on when the server starts again."""
-    return succeed(None) if jobs is None else jobs.stop()
+    if jobs is None:
+        return succeed(None)
+    stopped = maybeDeferred(jobs.stop)
+    return stopped.addErrback(lambda failure: _log.failure("stopping jobs failed", failure))
 
 
 def _log_reason(failure: Failure) -> Failure:

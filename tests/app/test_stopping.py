@@ -79,3 +79,25 @@ def test_a_service_that_still_starts_stops_at_once(tmp_path: Path) -> None:
     service.service.ready.addErrback(lambda _: None)
     service.service.stopService()
     assert service.service.state is State.STOPPED
+
+
+def test_jobs_that_take_long_to_stop_hold_up_no_client(tmp_path: Path) -> None:
+    write(tmp_path / "models/m/1", "2")
+    service = MemoryService(tmp_path, "drain_timeout_s: 10\n")
+    service.start()
+    service.service._jobs = StuckJobs()  # type: ignore[assignment]  # the one method that is called
+    drained = []
+    drain = service.service._frontends.drain
+    service.service._frontends.drain = lambda: drained.append(True) or drain()  # type: ignore[method-assign]
+    stopped = service.service.stopService()
+    service.loop.clock.advance(0.1)
+    assert drained == [True]
+    service.loop.clock.advance(10.1)
+    service.wait(stopped)
+
+
+class StuckJobs:
+    """Jobs that do not stop."""
+
+    def stop(self) -> Deferred[None]:
+        return Deferred()

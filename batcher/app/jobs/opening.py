@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from batcher.errors import BatcherError, ClientError, ConfigError
 from batcher.serving.jobs.journal import FINISHED, FINISHING, RUNNING, Record, check_same
 from batcher.serving.jobs.output_files import OutputFiles
 from batcher.serving.jobs.writing import JobOutput
+from batcher.serving.repository.stores.address import is_store, plain_address
 from batcher.workers.parallel import in_parallel
 
 
@@ -32,6 +35,7 @@ class Asked(NamedTuple):
         restart: whether what an earlier run left is removed.
         max_pixels: most pixels of a picture.
         text_of: returns what the file of errors says of an error.
+        threads: how many decode pictures; None for one for each core.
     """
 
     source: Source
@@ -40,6 +44,7 @@ class Asked(NamedTuple):
     restart: bool
     max_pixels: int = MAX_IMAGE_PIXELS
     text_of: Callable[[BatcherError], str] = message
+    threads: int | None = None
 
 
 class Opened(NamedTuple):
@@ -79,6 +84,18 @@ def check_names(source: str, output: str) -> None:
             check_ending(source, "the input")
     except ClientError as err:
         raise ConfigError(str(err)) from err
+    _check_apart(source, output)
+
+
+def _check_apart(source: str, output: str) -> None:
+    """Check that no file of the output is the input, or in it. Raises ConfigError.
+
+    To begin anew would remove the input; and a folder with the output in it changes all the time.
+    """
+    plain = plain_address if is_store(output) else os.path.realpath
+    written, read = plain(output), (plain_address if is_store(source) else os.path.realpath)(source)
+    if read in (written, f"{written}.errors.jsonl") or written.startswith(f"{read}/"):
+        raise ConfigError(f"the output: expected a place apart from the input; got {output}")
 
 
 def open_job(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened | DoneBefore:
@@ -128,7 +145,8 @@ def _reader(asked: Asked, spec: ModelSpec) -> RowReader:
     """Return what reads the input. Raises ClientError, OSError."""
     source = asked.source
     if source.is_folder:
-        return FilesReader(source.names(), source.read, spec, asked.max_pixels, run_all)
+        run = partial(run_all, threads=asked.threads)
+        return FilesReader(source.names(), source.read, spec, asked.max_pixels, run)
     check_ending(source.name, "the input")
     file = source.open()
     try:
@@ -138,13 +156,13 @@ def _reader(asked: Asked, spec: ModelSpec) -> RowReader:
         raise
 
 
-def run_all(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Return the results of `tasks`, which run on all cores."""
+def run_all(tasks: Sequence[Callable[[], Any]], threads: int | None = None) -> list[Any]:
+    """Return the results of `tasks`, which run on so many threads, or on all cores."""
     results: list[Any] = [None] * len(tasks)
 
     def keep(place: int, task: Callable[[], Any]) -> None:
         results[place] = task()
 
     work = [lambda place=place, task=task: keep(place, task) for place, task in enumerate(tasks)]
-    in_parallel(min(cores(), len(tasks)), work, lambda _: None, "job-files")
+    in_parallel(min(threads or cores(), len(tasks)), work, lambda _: None, "job-files")
     return results

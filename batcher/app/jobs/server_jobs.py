@@ -12,6 +12,7 @@ from batcher.app.jobs.opening import Asked, DoneBefore, check_names, open_job
 from batcher.app.jobs.sources import source_at
 from batcher.app.jobs.targets import target_at
 from batcher.config.settings import ServerSettings
+from batcher.core.cores import cores
 from batcher.core.error_text import message
 from batcher.core.spec import ModelSpec
 from batcher.errors import BatcherError
@@ -43,8 +44,10 @@ def _opened(
 ) -> OpenedJob:
     """Open a job; outputs for a store wait in `work`. Raises ConfigError. A thread of its own."""
     check_names(wanted.input, wanted.output)
-    source, target = source_at(wanted.input), target_at(wanted.output, work)
-    asked = Asked(source, target, wanted.csv_header, wanted.restart, max_pixels, text_of)
+    source, target = source_at(wanted.input, False), target_at(wanted.output, work)
+    # The other cores are for the requests of clients.
+    threads = max(cores() // 4, 1)
+    asked = Asked(source, target, wanted.csv_header, wanted.restart, max_pixels, text_of, threads)
     opened = open_job(asked, spec, identity)
     files = opened.files
     send = partial(target.send, files)

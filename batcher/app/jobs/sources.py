@@ -12,10 +12,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from batcher.errors import ConfigError
+from batcher.errors import ConfigError, DecodingError
 from batcher.serving.jobs.stored import StoredPlace, open_stored, stored_place
 from batcher.serving.repository.stores.address import is_store
 from batcher.serving.repository.stores.store import StoredFile
+
+MAX_FILE_BYTES = 64 << 20
+"""Largest file of a folder, which is one row: as much as a request may have by default."""
 
 
 class Source(Protocol):
@@ -42,21 +45,26 @@ class Source(Protocol):
         """Return what changes whenever the input does."""
 
 
-def source_at(place: str) -> Source:
-    """Return what is at `place`, a path or an address. Raises ConfigError: nothing is there."""
+def source_at(place: str, takes_links: bool = True) -> Source:
+    """Return what is at `place`, a path or an address.
+
+    Files of a folder may be links to anywhere if `takes_links`. Raises ConfigError: nothing is
+    there, or something that is no file, such as a pipe, which nobody may ever write to.
+    """
     if is_store(place):
         return StoredSource(stored_place(place, "the input"))
     path = Path(place).absolute()
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise ConfigError(f"the input: expected a file or a folder; got {place}")
-    return LocalSource(path)
+    return LocalSource(path, takes_links)
 
 
 class LocalSource:
     """A file or a folder of this machine."""
 
-    def __init__(self, path: Path) -> None:
-        """Read at `path`."""
+    def __init__(self, path: Path, takes_links: bool = True) -> None:
+        """Read at `path`; links in a folder lead out of it only if `takes_links`."""
+        self._takes_links = takes_links
         self.name = path.name
         self.is_folder = path.is_dir()
         self._path = path
@@ -75,8 +83,19 @@ class LocalSource:
         return sorted(found)
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file."""
+        """Return the content of a file. Raises DecodingError: it is too large for a row."""
+        _check_size(self._file(name).stat().st_size)
         return (self._path / name).read_bytes()
+
+    def _file(self, name: str) -> Path:
+        """Return the path of a file of the folder. Raises ConfigError: it is no file of it."""
+        path = self._path / name
+        if not path.is_file():
+            raise ConfigError(f"the input: expected files in the folder; got {name}")
+        inside = self._takes_links or not path.is_symlink()
+        if not inside and Path(os.path.realpath(self._path)) not in path.resolve().parents:
+            raise ConfigError(f"the input: expected files of the folder; got a link: {name}")
+        return path
 
     def facts(self) -> dict[str, Any]:
         """Return sizes and times."""
@@ -84,7 +103,7 @@ class LocalSource:
             size, time = _size_and_time(self._path)
             return {"bytes": size, "time": time}
         names = self.names()
-        each = [fact for name in names for fact in (name, *_size_and_time(self._path / name))]
+        each = [fact for name in names for fact in (name, *_size_and_time(self._file(name)))]
         return {"files": len(names), "digest": digest(each)}
 
 
@@ -121,7 +140,9 @@ class StoredSource:
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
         file = self._files[name]
-        return self._store.fetch(file, 0, file.size)
+        _check_size(file.size)
+        # There is no range of no bytes.
+        return self._store.fetch(file, 0, file.size) if file.size else b""
 
     def facts(self) -> dict[str, Any]:
         """Return sizes and tags."""
@@ -133,6 +154,12 @@ class StoredSource:
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        what = f"expected a file of at most {MAX_FILE_BYTES} bytes; got {size}"
+        raise DecodingError(what)
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -73,15 +73,24 @@ class LineReader:
         text = self._physical()
         if not text:
             return None
-        while self._quoted and text.count(b'"') % 2 and len(text) <= MAX_LINE_BYTES:
-            more = self._physical()
-            if not more:
-                break
-            text += more
+        if self._quoted and text.count(b'"') % 2:
+            text = self._closed(text)
         if len(text) > MAX_LINE_BYTES:
             what = f"expected a line of at most {MAX_LINE_BYTES} bytes; got a longer one"
             return TextLine(first, b"", DecodingError(what))
         return TextLine(first, text.rstrip(b"\r\n"))
+
+    def _closed(self, text: bytes) -> bytes:
+        """Return `text`, whose quotes are odd, with the lines up to that which closes them.
+
+        Each line is looked at once: a quote that nothing closes would else take hours.
+        """
+        parts, length, is_open = [text], len(text), True
+        while is_open and length <= MAX_LINE_BYTES and (more := self._physical()):
+            parts.append(more)
+            length += len(more)
+            is_open = more.count(b'"') % 2 == 0
+        return b"".join(parts)
 
     def _physical(self) -> bytes:
         """Return the next line, with one byte more than is allowed if it is too long."""

@@ -21,6 +21,12 @@ from batcher.core.spec import Array, ModelSpec, check_inputs, wrong_names
 from batcher.errors import DecodingError, InvalidInput
 
 SUFFIX = ".npy"
+MAX_HEAD_BYTES = 1 << 20
+MAX_ROW_BYTES = 64 << 20
+"""Largest row of an array: as much as a request may have by default."""
+
+MAX_PORTION_BYTES = 256 << 20
+"""Bytes of a portion of many rows: portions wait in memory."""
 
 
 class _Stored(NamedTuple):
@@ -60,17 +66,19 @@ class NpzReader:
         self._spec = spec
         try:
             self._zip = ZipFile(file)
-            self._arrays = _arrays(self._zip)
+            self._arrays = _arrays(self._zip, spec)
+            self._rows = _rows(self._arrays, spec)
         except (BadZipFile, EOFError, zlib_error, ValueError, NotImplementedError) as err:
             raise DecodingError(f"expected a file of numpy.savez: {err}") from err
-        self._rows = _rows(self._arrays, spec)
+        row_bytes = sum(found.row_bytes for found in self._arrays.values())
+        self._most = max(MAX_PORTION_BYTES // row_bytes, 1)
         self._streams: dict[str, IO[bytes]] = {}
         self._at = -1
 
     def read(self, position: Position, rows: int) -> Portion | None:
         """Return the next `rows` rows from `position` on, fewer at the end, None behind it."""
         (first,) = position
-        end = min(first + rows, self._rows)
+        end = min(first + min(rows, self._most), self._rows)
         if first >= end:
             return None
         if first != self._at:
@@ -102,9 +110,12 @@ class NpzReader:
         return _as_texts(array) if found.dtype.kind in "SU" else _in_order(array)
 
 
-def _arrays(file: ZipFile) -> dict[str, _Stored]:
-    """Return the arrays in `file` by name. Raises DecodingError."""
+def _arrays(file: ZipFile, spec: ModelSpec) -> dict[str, _Stored]:
+    """Return the arrays in `file` by name. Raises DecodingError, InvalidInput."""
     found = {}
+    if len(file.namelist()) > len(spec.inputs):
+        names = file.namelist()[: len(spec.inputs) + 1]
+        raise wrong_names(spec, dict.fromkeys(name.removesuffix(SUFFIX) for name in names))
     for entry in file.namelist():
         with file.open(entry) as stream:
             name = entry.removesuffix(SUFFIX)
@@ -120,6 +131,8 @@ def _stored(name: str, stream: IO[bytes]) -> _Stored:
     }.get(version)
     if read is None:
         raise DecodingError(f"array {name!r}: expected version 1.0 or 2.0 of .npy; got {version}")
+    if version == (2, 0):
+        _check_head(name, stream)
     shape, is_by_columns, dtype = read(stream)
     if dtype.hasobject or dtype.names:
         raise DecodingError(
@@ -133,7 +146,26 @@ def _stored(name: str, stream: IO[bytes]) -> _Stored:
         )
     if not shape or not prod(shape[1:]) * dtype.itemsize:
         raise DecodingError(f"array {name!r}: expected rows of at least one value; got {shape}")
-    return _Stored(name, shape, dtype, stream.tell())
+    return _checked_size(_Stored(name, shape, dtype, stream.tell()))
+
+
+def _checked_size(found: _Stored) -> _Stored:
+    """Return `found`. Raises DecodingError: no memory may be asked for such rows."""
+    if min(found.shape) < 0 or found.row_bytes > MAX_ROW_BYTES:
+        raise DecodingError(
+            f"array {found.name!r}: expected rows of at most {MAX_ROW_BYTES} bytes; got shape "
+            f"{found.shape} of {found.dtype}"
+        )
+    return found
+
+
+def _check_head(name: str, stream: IO[bytes]) -> None:
+    """Check that numpy reads no head of gigabytes, of which it would take 10,000 characters."""
+    start = stream.tell()
+    length = int.from_bytes(stream.read(4), "little")
+    if length > MAX_HEAD_BYTES:
+        raise DecodingError(f"array {name!r}: expected a head of few bytes; got {length}")
+    stream.seek(start)
 
 
 def _rows(arrays: Mapping[str, _Stored], spec: ModelSpec) -> int:

@@ -27,6 +27,10 @@ READ_ROWS = 1024
 """Rows that are decoded at once: a part of a row group, so that large groups are never held."""
 
 
+READ_BYTES = 16 << 20
+"""Bytes that are decoded at once, whatever the number of rows: rows may be pictures."""
+
+
 def pyarrow() -> Any:
     """Return the library. Raises InvalidInput: it is not installed."""
     try:
@@ -108,7 +112,7 @@ class ParquetReader:
             before += metadata.row_group(group).num_rows
             group += 1
         self._batches = self._file.iter_batches(
-            READ_ROWS,
+            self._rows_at_once(group),
             range(group, metadata.num_row_groups),
             [tensor.name for tensor in self._tensors],
             use_threads=False,
@@ -118,12 +122,28 @@ class ParquetReader:
         while skipped:
             skipped -= len(self._next(min(skipped, READ_ROWS)))
 
+    def _rows_at_once(self, first: int) -> int:
+        """Return how many rows are decoded at once in the groups from `first` on."""
+        metadata = self._file.metadata
+        groups = map(metadata.row_group, range(first, metadata.num_row_groups))
+        row = max(group.total_byte_size // max(group.num_rows, 1) for group in groups)
+        return max(min(READ_ROWS, READ_BYTES // max(row, 1)), 1)
+
+    def _next_batch(self) -> Any:
+        """Return the next rows that are decoded at once. Raises DecodingError."""
+        try:
+            return next(self._batches)
+        except StopIteration as err:
+            raise DecodingError("expected a Parquet file; it ends before its last row") from err
+        except self._arrow.ArrowException as err:
+            raise DecodingError(f"expected a Parquet file: {err}") from err
+
     def _next(self, rows: int) -> Any:
         """Return the next `rows` rows as a table."""
         found = []
         while rows:
             if self._held is None or not len(self._held):
-                self._held = next(self._batches)
+                self._held = self._next_batch()
             taken = self._held.slice(0, rows)
             self._held = self._held.slice(len(taken))
             found.append(taken)

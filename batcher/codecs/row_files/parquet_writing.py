@@ -11,7 +11,7 @@ in a part as Arrow's own messages, and become the file at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -48,26 +48,35 @@ class ParquetWriter:
     def write(self, portion: Portion, answers: Sequence[Answer]) -> Written:
         """Return the rows of `portion`; rows with texts that are no UTF-8 are refused."""
         refused: dict[int, BatcherError] = {}
-        fitting = [answer for answer in answers if self._fits(answer, refused)]
+        for answer in answers:
+            refused |= self._faults(answer)
         count = len(portion.places)
-        arrays = [self._column(tensor, fitting, count) for tensor in self._outputs]
+        arrays = [self._column(tensor, answers, count, refused) for tensor in self._outputs]
         batch = self._arrow.record_batch(arrays, schema=self._schema)
         return Written([batch.serialize().to_pybytes()], refused)
 
-    def _fits(self, answer: Answer, refused: dict[int, BatcherError]) -> bool:
-        """Return whether all texts of `answer` are UTF-8; note its rows in `refused` if not."""
+    def _faults(self, answer: Answer) -> dict[int, BatcherError]:
+        """Return the rows of `answer` with texts that are no UTF-8, and no others."""
+        found: dict[int, BatcherError] = {}
         for tensor in self._outputs:
-            if tensor.datatype.name == "BYTES":
-                try:
-                    [value.decode() for value in _elements(answer.response.outputs[tensor.name])]
-                except UnicodeDecodeError as err:
+            values = answer.response.outputs[tensor.name]
+            if tensor.datatype.name != "BYTES" or _not_utf8(_elements(values)) is None:
+                continue
+            for row, value in zip(answer.rows, values, strict=True):
+                err = _not_utf8(np.asarray(value, object).ravel().tolist())
+                if err is not None:
                     what = f"output {tensor.name!r}: expected UTF-8 for Parquet: {err}"
-                    refused.update(dict.fromkeys(answer.rows, ModelContractError(what)))
-                    return False
-        return True
+                    found[row] = ModelContractError(what)
+        return found
 
-    def _column(self, tensor: TensorSpec, answers: list[Answer], count: int) -> Any:
-        if len(answers) == 1 and len(answers[0].rows) == count:
+    def _column(
+        self,
+        tensor: TensorSpec,
+        answers: Sequence[Answer],
+        count: int,
+        refused: Collection[int],
+    ) -> Any:
+        if len(answers) == 1 and len(answers[0].rows) == count and not refused:
             array = answers[0].response.outputs[tensor.name]
             if not array.dtype.hasobject and array.size:
                 return self._whole(array if _depth(tensor) else array.reshape(count))
@@ -75,7 +84,7 @@ class ParquetWriter:
         for answer in answers:
             values = answer.response.outputs[tensor.name]
             for row, value in zip(answer.rows, values, strict=True):
-                rows[row] = _plain(value, tensor)
+                rows[row] = None if row in refused else _plain(value, tensor)
         return self._arrow.array(rows, _type(tensor, self._arrow))
 
     def _whole(self, array: Array) -> Any:
@@ -124,6 +133,15 @@ def _elements(array: Array) -> list[bytes]:
         return [element for row in array for element in row.ravel().tolist()]
     elements: list[bytes] = array.ravel().tolist()
     return elements
+
+
+def _not_utf8(values: list[bytes]) -> UnicodeDecodeError | None:
+    try:
+        for value in values:
+            value.decode()
+    except UnicodeDecodeError as err:
+        return err
+    return None
 
 
 def _plain(value: Any, tensor: TensorSpec) -> Any:

@@ -6,6 +6,7 @@ were asked for, so that batches are full and are the same ones whenever the file
 
 from __future__ import annotations
 
+import csv
 from codecs import BOM_UTF8
 from typing import BinaryIO, NamedTuple
 
@@ -16,7 +17,7 @@ from batcher.codecs.row_files.grouping import Inputs, grouped, merged
 from batcher.codecs.row_files.lines import BEGIN, PORTION_BYTES, LineReader, TextLine
 from batcher.core.portions import Group, Portion, Position
 from batcher.core.spec import ModelSpec
-from batcher.errors import BatcherError
+from batcher.errors import BatcherError, DecodingError
 
 LEAST_GOOD = 4
 """A portion has at most so many lines for each row that was asked for, if most of them are bad."""
@@ -99,8 +100,9 @@ class TextReader:
         good: list[TextLine] = []
         rows: list[int] = []
         for row, line in enumerate(lines, first):
-            if line.error is not None:
-                bad[row] = line.error
+            error = line.error or self._fault(line.text)
+            if error is not None:
+                bad[row] = error
             else:
                 good.append(line)
                 rows.append(row)
@@ -111,6 +113,20 @@ class TextReader:
 
         groups, worse = grouped(self._spec, rows, decode)
         return groups, bad | worse
+
+    def _fault(self, text: bytes) -> DecodingError | None:
+        """Return why a line of CSV is not one row.
+
+        Only odd quotes and ends of lines are in doubt. Two rows in one line, and one row in two
+        lines, would together be as many rows as lines, and those between would change places.
+        """
+        if self._text.entry is not CSV or not (b'"' in text or b"\r" in text):
+            return None
+        try:
+            rows = sum(1 for _ in csv.reader([text.decode()], strict=True))
+        except (UnicodeDecodeError, csv.Error) as err:
+            return DecodingError(f"expected one row of CSV in UTF-8: {err}")
+        return None if rows == 1 else DecodingError(f"expected one row of CSV; got {rows}")
 
     def _decode(self, text: bytes) -> Inputs:
         entry, head, parameters = self._text

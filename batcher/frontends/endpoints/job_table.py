@@ -16,7 +16,7 @@ _HEAD = ("batch job", "model", "state", "done", "rows", "without an answer", "ro
 
 def job_table(jobs: Jobs | None) -> str:
     """Return the table as markup; nothing where there are no jobs."""
-    shown = [] if jobs is None else jobs.list()[:MOST_SHOWN]
+    shown = [] if jobs is None else jobs.list(MOST_SHOWN)
     return table(_HEAD, map(_row, shown)) if shown else ""
 
 

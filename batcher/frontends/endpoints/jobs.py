@@ -31,6 +31,9 @@ from batcher.frontends.endpoints.openapi.operations import (
 from batcher.frontends.endpoints.routing import Route
 from batcher.serving.jobs.entry import Wanted
 
+MAX_TEXT_CHARS = 4096
+"""Longest text of a job, which is kept with the job: what Linux takes for a path."""
+
 _TEXTS = ("model", "version", "input", "output", "csv_header")
 _REQUIRED = ("model", "input", "output")
 _HEADERS = ("", "present", "absent")
@@ -80,8 +83,8 @@ class Jobs(Protocol):
     def create(self, wanted: Wanted) -> Deferred[dict[str, Any]]:
         """Begin a job; fires with its status, and fails with Forbidden or InvalidInput."""
 
-    def list(self) -> list[dict[str, Any]]:
-        """Return the status of every job, the newest first."""
+    def list(self, most: int | None = None) -> list[dict[str, Any]]:
+        """Return the status of every job, or of the newest `most`, the newest first."""
 
     def status(self, id: str) -> dict[str, Any]:
         """Return the status of a job; raises UnknownJob."""
@@ -159,6 +162,10 @@ def wanted_of(body: dict[str, Any]) -> Wanted:
         value = body.get(name, "")
         if not isinstance(value, str) or (name in _REQUIRED and not value):
             raise InvalidInput(f"{name}: expected a text; got {brief(value, 60)}")
+        if len(value) > MAX_TEXT_CHARS:
+            raise InvalidInput(
+                f"{name}: expected at most {MAX_TEXT_CHARS} characters; got {len(value)}"
+            )
     header, restart = body.get("csv_header", ""), body.get("restart", False)
     if header not in _HEADERS:
         raise InvalidInput(f"csv_header: expected present or absent; got {brief(header, 60)}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from batcher.core.error_text import brief
 from batcher.errors import ConfigError, Forbidden, InvalidInput
-from batcher.serving.repository.stores.address import check_address, is_store
+from batcher.serving.repository.stores.address import check_address, is_store, plain_address
 
 MAX_PLACE_CHARS = 4096
 """Longest path or address: what Linux takes for a path."""
@@ -47,7 +47,7 @@ def _address(place: str, prefixes: Sequence[str], what: str) -> str | None:
     segments = address.partition("://")[2].split("/")
     if any(segment in ("", ".", "..") for segment in segments) or "%" in address:
         return None
-    stores = (prefix.rstrip("/") for prefix in prefixes if is_store(prefix))
+    stores = (plain_address(prefix) for prefix in prefixes if is_store(prefix))
     return address if any(address.startswith(f"{store}/") for store in stores) else None
 
 

@@ -86,16 +86,34 @@ class _Sent:
         self._group = group
         self._wait = RETRY_S
         self._lost = 0
+        self._cancel: Callable[[], object]
 
     def send(self) -> Deferred[Outcome]:
         """Send the group; fails with what ends the job."""
+        # One for all attempts: each inside of the one before would be a thousand in a night.
+        ended: Deferred[Outcome] = Deferred(lambda _: self._cancel())
+        self._try(ended)
+        return ended
+
+    def _try(self, ended: Deferred[Outcome]) -> None:
         sent = maybeDeferred(self._infer, self._group.inputs)
-        return sent.addCallbacks(self._answered, self._failed)
+        self._cancel = sent.cancel
+        tried = sent.addCallbacks(self._answered, self._failed)
+        tried.addCallbacks(self._tried, ended.errback, (ended,))
+
+    def _tried(self, outcome: Outcome | None, ended: Deferred[Outcome]) -> None:
+        if outcome is not None:
+            ended.callback(outcome)
+            return
+        self._cancel = self._clock.callLater(self._wait, self._try, ended).cancel
+        self._waited += self._wait
+        self._wait = min(2 * self._wait, MAX_RETRY_S)
 
     def _answered(self, response: InferenceResponse) -> Outcome:
         return Outcome([Answer(self._group.rows, response)], {})
 
-    def _failed(self, failure: Failure) -> Outcome | Deferred[Outcome]:
+    def _failed(self, failure: Failure) -> Outcome | Deferred[Outcome] | None:
+        """Return what became of the rows; None: the same request is to be sent again."""
         error = failure.value
         if isinstance(error, WorkerLost):
             self._lost += 1
@@ -103,7 +121,7 @@ class _Sent:
         if isinstance(error, Draining | DeviceLost | CancelledError):
             is_of_the_rows = False
         elif not is_of_the_rows and self._may_pass(error):
-            return self._later()
+            return None
         if not is_of_the_rows:
             failure.raiseException()
         assert isinstance(error, BatcherError), "the rows are at fault"
@@ -112,13 +130,6 @@ class _Sent:
 
     def _may_pass(self, error: object) -> bool:
         return isinstance(error, Unavailable) and self._waited < self._patience
-
-    def _later(self) -> Deferred[Outcome]:
-        waited: Deferred[None] = Deferred(lambda _: timer.cancel())
-        timer = self._clock.callLater(self._wait, waited.callback, None)
-        self._waited += self._wait
-        self._wait = min(2 * self._wait, MAX_RETRY_S)
-        return waited.addCallback(lambda _: self.send())
 
     def _halves(self) -> Deferred[Outcome]:
         middle = len(self._group.rows) // 2

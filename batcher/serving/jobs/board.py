@@ -10,24 +10,26 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import islice
 from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.config.job_settings import JobSettings
 from batcher.core.error_text import message
-from batcher.errors import Draining, InvalidInput, QueueFull, UnknownJob
+from batcher.core.spec import ModelSpec
+from batcher.errors import Draining, InvalidInput, QueueFull, ServerError, UnknownJob
 from batcher.serving.jobs.allowed import allowed_place
 from batcher.serving.jobs.entry import JobEntry, JobState, Wanted
 from batcher.serving.jobs.journal import FINISHED
 from batcher.serving.jobs.notes import JobNotes
-from batcher.serving.jobs.server_job import OpenJob, ServerJob
-from batcher.serving.jobs.writing import Progress
+from batcher.serving.jobs.server_job import OpenedJob, OpenJob, ServerJob
+from batcher.serving.jobs.writing import Progress, public_text
 from batcher.serving.server import ModelServer
 from batcher.workers.pool import CpuPool
 
@@ -35,6 +37,12 @@ _log = Logger()
 
 AGAIN_S = 1.0
 """Seconds before a job that could not go on, and has not failed, begins again."""
+
+MOST_CHECKS = 100
+"""Requests for a job whose files are being looked at; a file system may take its time."""
+
+MOST_NOTES = 1000
+"""Notes that may wait for a slow disk, besides four of each job."""
 
 _DAY_S = 86_400.0
 
@@ -60,7 +68,10 @@ class JobBoard:
         self._running: dict[str, ServerJob] = {}
         self._ends: dict[str, Deferred[None]] = {}
         self._notes = JobNotes(self._base / settings.folder)
-        self._disk = CpuPool(1, 2 * settings.most, 1, server.call_from_thread, server.clock, "jobs")
+        call, clock = server.call_from_thread, server.clock
+        self._disk = CpuPool(1, MOST_NOTES + 4 * settings.most, 1, call, clock, "jobs")
+        # Apart from notes, for which a flood of clients must leave room.
+        self._checks = CpuPool(1, MOST_CHECKS, 1, call, clock, "job-checks")
         self._stops = False
         server.metrics.jobs.states = self._states
 
@@ -83,12 +94,12 @@ class JobBoard:
         if self._stops:
             raise Draining("the server is being stopped and takes no more jobs")
         check = partial(_allowed, wanted, self._settings, self._base)
-        return self._disk.run(0, inf, check).addCallback(self._created)
+        return self._checks.run(0, inf, check).addCallback(self._created)
 
     def _created(self, wanted: Wanted) -> Deferred[dict[str, Any]]:
         self._forget_old()
-        same = [each for each in self._entries.values() if not each.has_ended]
-        if any(each.wanted.output == wanted.output for each in same):
+        taken = {each.wanted.output for each in self._entries.values() if not each.has_ended}
+        if _files_of(wanted.output) & {file for each in taken for file in _files_of(each)}:
             raise InvalidInput(f"output: another job writes {wanted.output}")
         if len(self._entries) >= self._settings.most:
             raise QueueFull(f"{self._settings.most} jobs (jobs.most) have not ended yet")
@@ -98,9 +109,10 @@ class JobBoard:
         self._go_on()
         return noted.addCallback(lambda _: self._status(entry))
 
-    def list(self) -> list[dict[str, Any]]:
-        """Return the status of every job, the newest first."""
-        return [self._status(entry) for entry in reversed(self._entries.values())]
+    def list(self, most: int | None = None) -> list[dict[str, Any]]:
+        """Return the status of every job, or of the newest `most`, the newest first."""
+        entries = islice(reversed(self._entries.values()), most)
+        return [self._status(entry) for entry in entries]
 
     def status(self, id: str) -> dict[str, Any]:
         """Return the status of a job. Raises UnknownJob."""
@@ -127,8 +139,9 @@ class JobBoard:
         """Forget a job that has ended; its output stays. Raises UnknownJob, InvalidInput."""
         if not self._found(id).has_ended:
             raise InvalidInput(f"job {id}: expected one that has ended: cancel it first")
+        removed = self._disk.run(0, inf, partial(self._notes.remove, id))
         del self._entries[id]
-        return self._disk.run(0, inf, partial(self._notes.remove, id))
+        return removed
 
     def stop(self) -> Deferred[Any]:
         """Send nothing more; fires when the journal of each job is written."""
@@ -140,7 +153,8 @@ class JobBoard:
 
     def _stopped(self, _: object) -> Deferred[Any]:
         # Behind all notes that wait, since one thread writes them.
-        last: Deferred[Any] = self._disk.run(0, inf, lambda: None)
+        self._checks.stop()
+        last: Deferred[Any] = maybeDeferred(self._disk.run, 0, inf, lambda: None)
         return last.addBoth(lambda _: self._disk.stop())
 
     def _found(self, id: str) -> JobEntry:
@@ -170,8 +184,11 @@ class JobBoard:
     def _run(self, entry: JobEntry) -> None:
         entry.become(JobState.RUNNING)
         entry.began = self._unix_time()
+        entry.rows_before = entry.progress.rows
         self._note(entry)
-        running = self._running[entry.id] = ServerJob(entry, self._server, self._open_job)
+        began = partial(self._note, entry)
+        running = ServerJob(entry, self._server, self._open_allowed, began)
+        self._running[entry.id] = running
         self._ends[entry.id] = Deferred()
         running.run().addBoth(self._ran, entry, running)
 
@@ -179,8 +196,11 @@ class JobBoard:
         del self._running[entry.id]
         entry.progress = running.progress
         if isinstance(result, Failure):
-            entry.error = message(result.value)
-            _log.warn("job {id} has failed: {why}", id=entry.id, why=entry.error)
+            error = result.value
+            # Of a model and of the server clients read no more than in any answer.
+            is_private = isinstance(error, ServerError)
+            entry.error = public_text(error) if is_private else message(error)
+            _log.warn("job {id} has failed: {why}", id=entry.id, why=message(error))
             self._end(entry, JobState.FAILED)
         elif result.stage in FINISHED:
             entry.progress = result
@@ -194,7 +214,7 @@ class JobBoard:
         if not self._stops:
             wait = AGAIN_S if entry.state is JobState.QUEUED else 0.0
             self._server.clock.callLater(wait, self._go_on)
-        rows = entry.progress.rows - entry.rows_before
+        rows = max(entry.progress.rows - entry.rows_before, 0)
         self._server.metrics.jobs.count(rows, min(entry.progress.failed, rows))
         self._ends.pop(entry.id).callback(None)
 
@@ -205,8 +225,16 @@ class JobBoard:
 
     def _note(self, entry: JobEntry) -> Deferred[Any]:
         note = json.dumps(entry.note()).encode()
-        noted = self._disk.run(0, inf, partial(self._notes.write, entry.id, note))
-        return noted.addErrback(_log_failure)
+        # Never raises: a job goes on where its note cannot be written.
+        write = partial(self._notes.write, entry.id, note)
+        return maybeDeferred(self._disk.run, 0, inf, write).addErrback(_log_failure)
+
+    def _open_allowed(self, wanted: Wanted, spec: ModelSpec, identity: dict[str, Any]) -> OpenedJob:
+        """Open a job whose places are still allowed. A thread of the job.
+
+        A job may have waited since before a restart, and somebody may have put a link in a place.
+        """
+        return self._open_job(_allowed(wanted, self._settings, self._base), spec, identity)
 
     def _forget_old(self) -> None:
         """Forget jobs that ended long ago, and the one that ended first if there are too many."""
@@ -215,7 +243,7 @@ class JobBoard:
         too_many = len(self._entries) - self._settings.most + 1
         for number, (when, id) in enumerate(ended):
             if when < latest or number < too_many:
-                self.remove(id)
+                maybeDeferred(self.remove, id).addErrback(_log_failure)
 
 
 def _allowed(wanted: Wanted, settings: JobSettings, base: Path) -> Wanted:
@@ -223,6 +251,11 @@ def _allowed(wanted: Wanted, settings: JobSettings, base: Path) -> Wanted:
     source = allowed_place(wanted.input, settings.inputs, base, "input")
     output = allowed_place(wanted.output, settings.outputs, base, "output")
     return wanted._replace(input=source, output=output)
+
+
+def _files_of(output: str) -> set[str]:
+    """Return what a job writes that another job could name as its output."""
+    return {output, f"{output}.errors.jsonl"}
 
 
 def _log_failure(failure: Failure) -> None:

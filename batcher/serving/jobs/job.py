@@ -161,11 +161,11 @@ class Job:
 
     def _go_on(self) -> None:
         """Write what is ready, or end."""
-        if self._is_writing:
+        if self._is_writing or self._result.called:
             return
         if self._failure is not None:
             # Not before both threads are idle: whoever hears of it may close the files.
-            if not self._is_reading and not self._result.called:
+            if not self._is_reading:
                 self._result.errback(self._failure)
             return
         ready: list[Answered] = []

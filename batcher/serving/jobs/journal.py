@@ -13,7 +13,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from batcher.core.portions import Position, State
 from batcher.errors import ConfigError
@@ -82,12 +82,22 @@ class Journal:
 def replace_file(path: Path, content: bytes) -> None:
     """Have `path` hold `content`, on the disk; nobody ever sees half of it. Raises OSError."""
     new = path.with_name(f"{path.name}.new")
-    with new.open("wb") as file:
+    with open_own(new, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
     sync_folder(path.parent)
+
+
+def open_own(path: Path, mode: str) -> BinaryIO:
+    """Open a file of a job's own, which is no link to elsewhere and no pipe. Raises OSError."""
+    file: Any = open(path, mode, opener=_open_no_link)  # noqa: SIM115  # the caller closes it
+    return file  # type: ignore[no-any-return]  # `mode` is one of bytes
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def sync_folder(folder: Path) -> None:

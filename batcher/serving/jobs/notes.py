@@ -32,7 +32,7 @@ class JobNotes:
         for path in self._folder.glob("*.json"):
             try:
                 found.append(entry_of(json.loads(path.read_bytes())))
-            except (ValueError, KeyError, TypeError) as err:
+            except (ValueError, KeyError, TypeError, OSError) as err:
                 _log.warn(
                     "{path}: expected the note of a job: {why}", path=str(path), why=summary(err)
                 )

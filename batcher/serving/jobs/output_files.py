@@ -21,7 +21,14 @@ from typing import BinaryIO
 
 from batcher.core.portions import Assemble
 from batcher.errors import ConfigError
-from batcher.serving.jobs.journal import DONE, RESTART, Journal, Record, sync_folder
+from batcher.serving.jobs.journal import (
+    DONE,
+    RESTART,
+    Journal,
+    Record,
+    open_own,
+    sync_folder,
+)
 
 
 class OutputFiles:
@@ -68,7 +75,7 @@ class OutputFiles:
         paths, expected = (*self.parts, self._errors_part), (*lengths, errors_length)
         self._files = []
         for path, length in zip(paths, expected, strict=True):
-            file = errors if path is self._errors_part else path.open("ab")
+            file = errors if path is self._errors_part else open_own(path, "ab")
             self._files.append(self._open.enter_context(file))
             if os.fstat(file.fileno()).st_size < length:
                 raise ConfigError(f"{path}: expected at least {length} bytes: {RESTART}")
@@ -80,7 +87,7 @@ class OutputFiles:
         try:
             self._errors_part.parent.mkdir(parents=True, exist_ok=True)
             while True:
-                file = self._errors_part.open("ab")
+                file = open_own(self._errors_part, "ab")
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Another job may have renamed it meanwhile: then it is the lock of nothing.
                 with suppress(FileNotFoundError):
@@ -110,7 +117,9 @@ class OutputFiles:
 
     def close(self) -> None:
         """Let go of the files and of the lock."""
-        self._open.close()
+        # On a full disk the rest cannot be written: nothing of it is noted, so it is run again.
+        with suppress(OSError):
+            self._open.close()
         self._open = ExitStack()
 
     def finish(self, assemble: Assemble | None) -> None:
@@ -144,7 +153,7 @@ class OutputFiles:
     def _assemble(self, assemble: Assemble) -> None:
         with ExitStack() as stack:
             parts = [stack.enter_context(path.open("rb")) for path in self.parts]
-            file = stack.enter_context(self._whole.open("w+b"))
+            file = stack.enter_context(open_own(self._whole, "w+b"))
             assemble(parts, file)
             file.flush()
             os.fsync(file.fileno())

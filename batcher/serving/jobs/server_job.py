@@ -15,19 +15,20 @@ from math import inf
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.task import deferLater
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from batcher.core.error_text import message
 from batcher.core.portions import RowReader
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
-from batcher.errors import Draining, Unavailable
+from batcher.errors import Draining, ModelNotReady, Unavailable, UnknownModel
 from batcher.serving.jobs.answering import Answering
 from batcher.serving.jobs.entry import JobEntry, Wanted
 from batcher.serving.jobs.job import Job, Shape
-from batcher.serving.jobs.journal import FINISHED, Record
+from batcher.serving.jobs.journal import FINISHED, RUNNING, Record
 from batcher.serving.jobs.writing import JobOutput, Progress, progress_of
-from batcher.serving.model_version import ModelVersion
+from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.server import ModelServer
 from batcher.workers.pool import CpuPool
 
@@ -73,9 +74,16 @@ class ServerJob:
         cancelled: whether a client has ended it, and nothing of it shall stay.
     """
 
-    def __init__(self, entry: JobEntry, server: ModelServer, open_job: OpenJob) -> None:
-        """Run nothing yet."""
+    def __init__(
+        self,
+        entry: JobEntry,
+        server: ModelServer,
+        open_job: OpenJob,
+        began: Callable[[], object],
+    ) -> None:
+        """Run nothing yet; call `began` when `entry` says which version answers."""
         self.cancelled = False
+        self._began = began
         self._entry = entry
         self._server = server
         self._open_job = open_job
@@ -86,6 +94,8 @@ class ServerJob:
         self._opened: OpenedJob | None = None
         self._job: Job | None = None
         self._later: Deferred[Any] | None = None
+        self._sending: Deferred[None] | None = None
+        self._timer: IDelayedCall
         self._stops = False
 
     @property
@@ -105,25 +115,44 @@ class ServerJob:
     def stop(self) -> None:
         """Send nothing more; what was answered in order is written, and the job can go on."""
         self._stops = True
-        if self._job is not None:
+        if self._sending is not None:
+            # The end of a server does not wait for gigabytes; a client who comes too late does.
+            if not self.cancelled:
+                self._sending.cancel()
+        elif self._job is not None:
             self._job.stop()
         elif self._later is not None:
             self._later.cancel()
         # What is being opened is closed again as soon as it is open.
 
-    def _model(self) -> ModelVersion | Deferred[ModelVersion]:
-        """Return the version that is to answer, once it is ready. Raises UnknownModel."""
+    def _model(self) -> Deferred[ModelVersion]:
+        """Return the version that is to answer, once it is ready; fails with UnknownModel."""
+        self._later = found = Deferred(lambda _: self._timer.cancel())
+        self._look(found)
+        return found
+
+    def _look(self, found: Deferred[ModelVersion]) -> None:
         try:
-            return self._ready_model()
-        except Draining:
-            raise
-        except Unavailable:
-            later: Deferred[Any] = deferLater(self._server.clock, MODEL_S)
-            self._later = later
-            return later.addCallback(lambda _: self._model())
+            version = self._ready_model()
+        except Exception as err:
+            if isinstance(err, Unavailable) and not isinstance(err, Draining):
+                self._timer = self._server.clock.callLater(MODEL_S, self._look, found)
+            else:
+                found.errback()
+        else:
+            found.callback(version)
 
     def _ready_model(self) -> ModelVersion:
-        return self._server.ready_model(self._entry.wanted.model, self._entry.version)
+        """Return the version that answers. Raises UnknownModel also where it never will."""
+        name, version = self._entry.wanted.model, self._entry.version
+        try:
+            return self._server.ready_model(name, version)
+        except ModelNotReady as err:
+            if not self._server.lifecycle.looking:
+                found = self._server.find(name, version)
+                if found.state in (ModelState.FAILED, ModelState.UNLOADED):
+                    raise UnknownModel(message(err.public or err)) from err
+            raise
 
     def _open(self, version: ModelVersion) -> Deferred[tuple[ModelVersion, OpenedJob]]:
         self._later = None
@@ -137,9 +166,11 @@ class ServerJob:
         entry, reader, output = self._entry, self._opened.reader, self._opened.output
         # Once only: after a restart of the server the job goes on.
         entry.wanted = entry.wanted._replace(restart=False)
-        entry.rows_before = self._opened.record.rows
+        entry.progress = progress_of(self._opened.record)
+        entry.rows_before = entry.progress.rows
+        self._began()
         if reader is None or output is None or self._stops:
-            return progress_of(self._opened.record)
+            return entry.progress
         rows, instances = version.settings.max_batch_size, version.settings.instances
         shape = Shape(rows, MOST_PORTIONS + 2 * instances, max(rows // PARTS_OF_BATCH, 1))
         answering = Answering(self._infer, self._server.clock)
@@ -155,7 +186,10 @@ class ServerJob:
         assert self._opened is not None, "what has progress was opened"
         if progress.stage not in FINISHED:
             return progress
-        return self._writing.run(0, inf, self._opened.send).addCallback(lambda _: progress)
+        if self._stops and not self.cancelled:
+            return progress._replace(stage=RUNNING)
+        self._sending = self._writing.run(0, inf, self._opened.send)
+        return self._sending.addCallback(lambda _: progress)
 
     def _stopped(self, failure: Failure) -> Progress:
         """Let a job that was stopped, or whose server ends, go on another time."""
@@ -163,7 +197,8 @@ class ServerJob:
             failure.trap(Draining)
         elif not failure.check(CancelledError, Draining):
             failure.raiseException()
-        return self.progress
+        # Not at its end, whatever the journal says: what was not put into its store is put later.
+        return self.progress._replace(stage=RUNNING)
 
     def _closed(self, result: Progress | Failure) -> Any:
         opened = self._opened
@@ -171,7 +206,9 @@ class ServerJob:
             return self._ended(result)
         if opened.output is not None:
             opened.output.close()
-        if not self.cancelled:
+        # Whoever cancels a job that has just ended gets its output.
+        is_done = isinstance(result, Progress) and result.stage in FINISHED
+        if is_done or not self.cancelled:
             return self._ended(result)
         discarded = self._writing.run(0, inf, opened.discard)
         return discarded.addBoth(lambda _: self._ended(result))

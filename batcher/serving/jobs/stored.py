@@ -81,6 +81,8 @@ class _Ranges(io.RawIOBase):
         if end <= self._at:
             return 0
         content = self._store.fetch(self._file, self._at, end)
+        if len(content) != end - self._at:  # no bytes would read as the end of the file
+            raise OSError(f"{self._file.name}: expected bytes up to {end}; the store gave fewer")
         buffer[: len(content)] = content
         self._at += len(content)
         return len(content)

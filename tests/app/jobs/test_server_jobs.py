@@ -207,8 +207,10 @@ def test_files_elsewhere_are_forbidden(night: Night) -> None:
 def test_two_jobs_that_have_not_ended_do_not_write_one_output(night: Night) -> None:
     night.ready()
     night.create(night.write("a"))
-    with pytest.raises(InvalidInput, match="another job writes"):
-        night.create(night.write("a"))
+    errors = str(night.folder / "out/a.jsonl.errors.jsonl")
+    for other in (night.write("a"), night.write("b")._replace(output=errors)):
+        with pytest.raises(InvalidInput, match="another job writes"):
+            night.create(other)
 
 
 def test_a_job_is_forgotten_when_a_client_says_so_or_it_ended_long_ago(night: Night) -> None:
@@ -274,3 +276,63 @@ def test_a_server_without_the_setting_has_no_jobs(tmp_path: Path) -> None:
     serving = Serving()
     assert make_board(ServerSettings(), tmp_path, serving.server) is None
     serving.end()
+
+
+def test_a_job_that_is_cancelled_when_it_has_just_ended_keeps_its_output(night: Night) -> None:
+    night.ready()
+    id = night.create(night.write("a"))
+
+    def is_there() -> bool:
+        night.serving.loop.clock.advance(BULK_S)
+        return (night.folder / "out/a.jsonl").exists()
+
+    night.serving.loop.run_until(is_there)
+    assert night.wait(night.board.cancel(id))["state"] == "done"
+    assert written(night, "a") == doubled()
+
+
+def test_what_a_job_has_begun_with_is_noted_for_the_next_start(night: Night) -> None:
+    night.ready()
+    id = night.create(night.write("a", 200)._replace(restart=True))
+
+    def is_noted() -> bool:
+        note = json.loads((night.folder / f"jobs/{id}.json").read_bytes())
+        return bool(note["version"] == "1" and not note["wanted"]["restart"])
+
+    night.serving.loop.run_until(is_noted)
+    assert night.board.status(id)["state"] == "running"
+
+
+def test_a_job_runs_though_its_notes_cannot_be_written(night: Night) -> None:
+    night.ready()
+
+    def full(*_: object) -> Any:
+        raise QueueFull("the jobs pool is full")
+
+    run, night.board._disk.run = night.board._disk.run, full  # type: ignore[method-assign]
+    first, second = night.create(night.write("a")), night.create(night.write("b"))
+    night.until(second, "done")
+    assert night.board.status(first)["state"] == "done"
+    night.board._disk.run = run  # type: ignore[method-assign]
+
+
+def test_a_job_fails_whose_model_could_not_be_loaded(night: Night) -> None:
+    def fails(progress: object) -> Any:
+        raise ValueError("secret")
+
+    loading = night.serving.add(load=fails)
+    with pytest.raises(Exception, match="secret"):
+        night.wait(loading)
+    status = night.until(night.create(night.write("a")), "failed")
+    assert status["error"] == "model m/1 is not ready: failed"
+
+
+def test_a_place_is_looked_at_again_when_its_job_begins(night: Night) -> None:
+    night.ready()
+    night.create(night.write("a"))
+    id = night.create(night.write("b"))
+    secret = night.folder / "secret.jsonl"
+    (night.folder / "in/b.jsonl").replace(secret)
+    (night.folder / "in/b.jsonl").symlink_to(secret)
+    status = night.until(id, "failed")
+    assert "expected a file below one of the places" in status["error"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from batcher.app.jobs import sources
 from batcher.app.jobs.opening import Asked, DoneBefore, Opened, check_names, open_job
 from batcher.app.jobs.sources import source_at
 from batcher.app.jobs.targets import Target, target_at
@@ -150,3 +152,56 @@ def test_an_input_without_rows_for_the_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a header of a, c"):
         open_job(words, table, IDENTITY)
     assert not (tmp_path / "out.csv.journal").exists()
+
+
+def test_an_output_is_apart_from_the_input(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    inside, linked = str(tmp_path / "a.jsonl"), str(tmp_path / "link/a.jsonl")
+    pairs = [
+        (inside, inside),
+        (inside, linked),
+        (str(tmp_path), inside),
+        ("s3://b/a.jsonl", "S3://b/a.jsonl"),
+        ("s3://b/f/", "s3://b/f/a.jsonl"),
+        (f"{inside}.errors.jsonl", inside),
+    ]
+    for source, output in pairs:
+        with pytest.raises(ConfigError, match="expected a place apart from the input"):
+            check_names(source, output)
+    check_names(inside, str(tmp_path / "b.jsonl"))
+
+
+def test_what_is_no_file_is_refused_before_anybody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "in.jsonl")
+    with pytest.raises(ConfigError, match="expected a file or a folder"):
+        source_at(str(tmp_path / "in.jsonl"))
+    with pytest.raises(ConfigError, match=r"expected files in the folder; got in\.jsonl"):
+        source_at(str(tmp_path)).facts()
+
+
+def test_links_lead_out_of_a_folder_only_where_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a").write_text("a")
+    (folder / "b").symlink_to("a")
+    assert source_at(str(folder), takes_links=False).read("b") == b"a"
+    (folder / "c").symlink_to(tmp_path / "secret")
+    assert source_at(str(folder)).read("c") == b"s"
+    source = source_at(str(folder), takes_links=False)
+    with pytest.raises(ConfigError, match="got a link: c"):
+        source.facts()
+    with pytest.raises(ConfigError, match="got a link: c"):
+        source.read("c")
+
+
+def test_a_file_that_is_too_large_for_a_row_fails_alone(
+    tmp_path: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 2)
+    (tmp_path / "a").write_text("abc")
+    store.files |= {"p/a": b"abc", "p/b": b""}
+    for source in (source_at(str(tmp_path)), source_at("s3://bucket/p")):
+        with pytest.raises(DecodingError, match="expected a file of at most 2 bytes; got 3"):
+            source.read("a")
+    assert source.read("b") == b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -96,3 +97,22 @@ def test_answers_of_several_requests_are_put_in_order_and_one_file() -> None:
 def test_outputs_of_texts_are_refused_with_what_holds_them() -> None:
     with pytest.raises(InvalidInput, match="JSON lines and CSV hold"):
         NpzWriter(model_spec(outputs=(tensor("y", "BYTES", ()),)), {})
+
+
+@pytest.mark.parametrize("shape", ["(1, 99999999999)", "(-1, 2)", "(1, -2, -3)"])
+def test_a_head_of_rows_that_cannot_be_is_refused_before_memory_is_taken(shape: str) -> None:
+    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".encode()
+    head += b" " * (118 - len(head) - 1) + b"\n"
+    file = BytesIO()
+    with ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+    with pytest.raises(ClientError, match=r"rows of at|expected a file of numpy"):
+        NpzReader(file, model_spec((tensor("x", "FP32", (-1,)),)))
+
+
+def test_a_head_of_gigabytes_is_not_read() -> None:
+    file = BytesIO()
+    with ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x02\x00" + b"\xff\xff\xff\x7f")
+    with pytest.raises(ClientError, match="expected a head of few bytes"):
+        NpzReader(file, model_spec((tensor("x", "FP32", (2,)),)))

@@ -173,3 +173,21 @@ def test_texts_that_are_no_utf_8_are_refused() -> None:
 def test_an_output_of_bfloat16_is_refused_by_name() -> None:
     with pytest.raises(InvalidInput, match="output 'y': Parquet has no BF16"):
         ParquetWriter(model_spec(outputs=(tensor("y", "BF16", ()),)), {})
+
+
+def test_a_text_that_is_no_utf_8_fails_its_own_row_alone() -> None:
+    spec = model_spec(outputs=(tensor("t", "BYTES", ()), tensor("y", "FP32", (1,))))
+    texts = np.array([b"a", b"\xff", b"c"], object)
+    answers = [answer([0, 1, 2], t=texts, y=np.ones((3, 1), "f4"))]
+    found = ParquetWriter(spec, {}).write(Portion(range(3), [], {}, [0], 1.0), answers)
+    assert list(found.refused) == [1]
+    table = written(spec, (3, answers))
+    assert table.column("t").to_pylist() == ["a", None, "c"]
+    assert table.column("y").to_pylist() == [1, None, 1]
+
+
+def test_large_rows_are_decoded_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_reading, "READ_BYTES", 1)
+    reader = ParquetReader(saved(**table(8)), SPEC)
+    assert reader._rows_at_once(0) == 1
+    assert values(reader.read([0], 5), "n") == [0, 1, 2, 3, 4]

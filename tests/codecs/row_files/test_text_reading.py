@@ -128,3 +128,20 @@ def test_a_header_of_other_names_is_refused_before_any_row() -> None:
         csv_reader(BytesIO(b"a,c\n1,2\n"), TABLE, "")
     with pytest.raises(ClientError, match="expected a header of names"):
         csv_reader(BytesIO(b""), TABLE, "")
+
+
+def test_a_quote_that_nothing_closes_is_passed_over_in_time_linear_in_the_file() -> None:
+    text = b'1,2\n3,"4\n' + b"5,6\n" * 300_000
+    (portion,) = portions(csv_reader(BytesIO(text), SPEC, "absent"), 9)
+    assert values(portion) == [[1, 2]]
+    assert list(portion.bad) == [1]
+
+
+def test_two_rows_in_a_line_and_one_in_two_lines_do_not_change_the_places_of_others() -> None:
+    spec = model_spec(tuple(tensor(name, "BYTES", ()) for name in "abc"))
+    text = b'1,2,3\r4,5,6\n7,8,9\na"b,"c\nd",x"y\n'
+    (portion,) = portions(csv_reader(BytesIO(text), spec, "absent"), 9)
+    assert portion.places == [1, 2, 3, 4]
+    assert sorted(portion.bad) == [0, 2, 3]
+    assert [list(group.rows) for group in portion.groups] == [[1]]
+    assert values(portion, "a") == [b"7"]

@@ -34,8 +34,8 @@ class MemoryJobs:
         self.entries[entry.id] = entry
         return succeed(entry.status(10.0))
 
-    def list(self) -> list[dict[str, Any]]:
-        return [entry.status(110.0) for entry in self.entries.values()]
+    def list(self, most: int | None = None) -> list[dict[str, Any]]:
+        return [entry.status(110.0) for entry in self.entries.values()][:most]
 
     def status(self, id: str) -> dict[str, Any]:
         if id not in self.entries:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -102,4 +102,19 @@ def test_a_wait_for_another_attempt_can_be_cancelled() -> None:
     sent.addErrback(ended.append)
     sent.cancel()
     assert len(ended) == 1
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_request_that_was_refused_all_night_can_be_cancelled() -> None:
+    clock = Clock()
+    model = Model(lambda _: QueueFull("full"))
+    ended: list[Outcome | Failure] = []
+    asked = Answering(model.infer, clock).answer(group(2)).addBoth(ended.append)
+    for _ in range(3000):
+        clock.advance(10)
+    assert len(model.requests) == 3001
+    asked.cancel()
+    (failure,) = ended
+    assert isinstance(failure, Failure)
+    assert failure.check(CancelledError)
     assert clock.getDelayedCalls() == []

@@ -247,3 +247,25 @@ def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
     files.journal.path.write_text("{")
     with pytest.raises(ConfigError, match="expected the journal of a job: --restart"):
         files.check_free()
+
+
+def test_a_job_that_has_ended_writes_nothing_more(tmp_path: Path) -> None:
+    run = Run(tmp_path, 2)
+    run.read_all()
+    run.answer(0)
+    run.finish()
+    assert len(run.ended) == 1
+    run.job.stop()
+    assert run.writing.waiting == []
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.part", "out.jsonl.errors.jsonl.part"])
+def test_a_job_writes_through_no_link(tmp_path: Path, name: str) -> None:
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / name).symlink_to(other)
+    files = OutputFiles(tmp_path / "out.jsonl", [""])
+    with pytest.raises((OSError, ConfigError)):
+        files.open([0], 0)
+    files.close()
+    assert other.read_text() == "mine"
