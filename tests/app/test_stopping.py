@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -86,9 +87,10 @@ def test_jobs_that_take_long_to_stop_hold_up_no_client(tmp_path: Path) -> None:
     service = MemoryService(tmp_path, "drain_timeout_s: 10\n")
     service.start()
     service.service._jobs = StuckJobs()  # type: ignore[assignment]  # the one method that is called
-    drained = []
-    drain = service.service._frontends.drain
-    service.service._frontends.drain = lambda: drained.append(True) or drain()  # type: ignore[method-assign]
+    drained: list[bool] = []
+    ways_in: Any = service.service._frontends
+    drain = ways_in.drain
+    ways_in.drain = lambda: drained.append(True) or drain()  # type: ignore[func-returns-value]
     stopped = service.service.stopService()
     service.loop.clock.advance(0.1)
     assert drained == [True]

@@ -127,7 +127,8 @@ class ParquetReader:
         metadata = self._file.metadata
         groups = map(metadata.row_group, range(first, metadata.num_row_groups))
         row = max(group.total_byte_size // max(group.num_rows, 1) for group in groups)
-        return max(min(READ_ROWS, READ_BYTES // max(row, 1)), 1)
+        rows: int = max(min(READ_ROWS, READ_BYTES // max(row, 1)), 1)
+        return rows
 
     def _next_batch(self) -> Any:
         """Return the next rows that are decoded at once. Raises DecodingError."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -91,15 +91,18 @@ class _Sent:
     def send(self) -> Deferred[Outcome]:
         """Send the group; fails with what ends the job."""
         # One for all attempts: each inside of the one before would be a thousand in a night.
-        ended: Deferred[Outcome] = Deferred(lambda _: self._cancel())
+        ended: Deferred[Outcome] = Deferred(self._give_up)
         self._try(ended)
         return ended
 
     def _try(self, ended: Deferred[Outcome]) -> None:
-        sent = maybeDeferred(self._infer, self._group.inputs)
+        sent: Deferred[Any] = maybeDeferred(self._infer, self._group.inputs)
         self._cancel = sent.cancel
         tried = sent.addCallbacks(self._answered, self._failed)
         tried.addCallbacks(self._tried, ended.errback, (ended,))
+
+    def _give_up(self, _: object) -> None:
+        self._cancel()
 
     def _tried(self, outcome: Outcome | None, ended: Deferred[Outcome]) -> None:
         if outcome is not None:
@@ -112,8 +115,8 @@ class _Sent:
     def _answered(self, response: InferenceResponse) -> Outcome:
         return Outcome([Answer(self._group.rows, response)], {})
 
-    def _failed(self, failure: Failure) -> Outcome | Deferred[Outcome] | None:
-        """Return what became of the rows; None: the same request is to be sent again."""
+    def _failed(self, failure: Failure) -> Any:
+        """Return an Outcome or its Deferred; None: the same request is to be sent again."""
         error = failure.value
         if isinstance(error, WorkerLost):
             self._lost += 1

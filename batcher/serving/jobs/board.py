@@ -62,7 +62,7 @@ class JobBoard:
         self._settings = settings
         self._base = base.absolute()
         self._server = server
-        self._open_job = open_job
+        self._open_job = partial(_open_allowed, open_job, settings, self._base)
         self._unix_time = unix_time
         self._entries: dict[str, JobEntry] = {}
         self._running: dict[str, ServerJob] = {}
@@ -187,7 +187,7 @@ class JobBoard:
         entry.rows_before = entry.progress.rows
         self._note(entry)
         began = partial(self._note, entry)
-        running = ServerJob(entry, self._server, self._open_allowed, began)
+        running = ServerJob(entry, self._server, self._open_job, began)
         self._running[entry.id] = running
         self._ends[entry.id] = Deferred()
         running.run().addBoth(self._ran, entry, running)
@@ -196,11 +196,8 @@ class JobBoard:
         del self._running[entry.id]
         entry.progress = running.progress
         if isinstance(result, Failure):
-            error = result.value
-            # Of a model and of the server clients read no more than in any answer.
-            is_private = isinstance(error, ServerError)
-            entry.error = public_text(error) if is_private else message(error)
-            _log.warn("job {id} has failed: {why}", id=entry.id, why=message(error))
+            entry.error = _reason(result.value)
+            _log.warn("job {id} has failed: {why}", id=entry.id, why=message(result.value))
             self._end(entry, JobState.FAILED)
         elif result.stage in FINISHED:
             entry.progress = result
@@ -229,13 +226,6 @@ class JobBoard:
         write = partial(self._notes.write, entry.id, note)
         return maybeDeferred(self._disk.run, 0, inf, write).addErrback(_log_failure)
 
-    def _open_allowed(self, wanted: Wanted, spec: ModelSpec, identity: dict[str, Any]) -> OpenedJob:
-        """Open a job whose places are still allowed. A thread of the job.
-
-        A job may have waited since before a restart, and somebody may have put a link in a place.
-        """
-        return self._open_job(_allowed(wanted, self._settings, self._base), spec, identity)
-
     def _forget_old(self) -> None:
         """Forget jobs that ended long ago, and the one that ended first if there are too many."""
         latest = self._unix_time() - self._settings.keep_days * _DAY_S
@@ -251,6 +241,26 @@ def _allowed(wanted: Wanted, settings: JobSettings, base: Path) -> Wanted:
     source = allowed_place(wanted.input, settings.inputs, base, "input")
     output = allowed_place(wanted.output, settings.outputs, base, "output")
     return wanted._replace(input=source, output=output)
+
+
+def _open_allowed(
+    open_job: OpenJob,
+    settings: JobSettings,
+    base: Path,
+    wanted: Wanted,
+    spec: ModelSpec,
+    identity: dict[str, Any],
+) -> OpenedJob:
+    """Open a job whose places are still allowed. A thread of the job.
+
+    A job may have waited since before a restart, and somebody may have put a link in a place.
+    """
+    return open_job(_allowed(wanted, settings, base), spec, identity)
+
+
+def _reason(error: object) -> str:
+    """Return why a job failed; of a model and of the server no more than in any answer."""
+    return public_text(error) if isinstance(error, ServerError) else message(error)
 
 
 def _files_of(output: str) -> set[str]:

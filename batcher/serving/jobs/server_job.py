@@ -127,7 +127,8 @@ class ServerJob:
 
     def _model(self) -> Deferred[ModelVersion]:
         """Return the version that is to answer, once it is ready; fails with UnknownModel."""
-        self._later = found = Deferred(lambda _: self._timer.cancel())
+        found: Deferred[ModelVersion] = Deferred(lambda _: self._timer.cancel())
+        self._later = found
         self._look(found)
         return found
 

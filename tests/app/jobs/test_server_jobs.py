@@ -309,11 +309,12 @@ def test_a_job_runs_though_its_notes_cannot_be_written(night: Night) -> None:
     def full(*_: object) -> Any:
         raise QueueFull("the jobs pool is full")
 
-    run, night.board._disk.run = night.board._disk.run, full  # type: ignore[method-assign]
+    disk: Any = night.board._disk
+    run, disk.run = disk.run, full
     first, second = night.create(night.write("a")), night.create(night.write("b"))
     night.until(second, "done")
     assert night.board.status(first)["state"] == "done"
-    night.board._disk.run = run  # type: ignore[method-assign]
+    disk.run = run
 
 
 def test_a_job_fails_whose_model_could_not_be_loaded(night: Night) -> None:
