@@ -90,7 +90,10 @@ def _answer(path: str, action: str | None, headers: dict[str, str], timeout: flo
     """Return the server's answer; raises ClickException with the reason of another."""
     url, body = (path, None) if action is None else (f"{path}/{action}", b"")
     try:
-        with urlopen(Request(url, body, headers), timeout=timeout) as answer:
+        asked = Request(url, body)
+        for name, value in headers.items():  # a key is for this host, wherever it may send us
+            asked.add_unredirected_header(name.capitalize(), value)
+        with urlopen(asked, timeout=timeout) as answer:
             return str(answer.read().decode("utf-8", "replace"))
     except HTTPError as err:
         raise click.ClickException(f"{err.code}: {_reason(err.read())}") from err

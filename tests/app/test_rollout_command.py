@@ -94,6 +94,7 @@ def test_a_key_and_a_path_before_the_routes_are_sent() -> None:
     assert result.exit_code == 0
     assert request.full_url == "https://host/ml/models/m/rollout/abort"
     assert request.get_header("X-api-key") == "k3y"
+    assert "X-api-key" not in request.headers  # which are those that a redirect takes along
 
 
 @pytest.mark.parametrize("answer", [[], {"page": "log in"}, "text", None])

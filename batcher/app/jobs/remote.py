@@ -119,7 +119,9 @@ def _tensor(described: Mapping[str, Any], is_optional: bool = False) -> TensorSp
 
 
 def _described(url: str, api_key: str) -> Any:
-    asked = Request(url, headers={"x-api-key": api_key} if api_key else {})
+    asked = Request(url)
+    if api_key:  # for this host alone, wherever it may send us
+        asked.add_unredirected_header("X-api-key", api_key)
     try:
         with urlopen(asked, timeout=DESCRIPTION_S) as answer:
             return loads(answer.read())
