@@ -22,9 +22,8 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings, share_threads
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
-from batcher.errors import ConfigError
 from batcher.serving.jobs.job import Shape
-from batcher.serving.repository.fetching import find_and_fetch
+from batcher.serving.repository.fetching import find_and_fetch, newest_version
 from batcher.serving.repository.folders import define, settings_for
 from batcher.serving.repository.listing import ModelFolder
 from batcher.serving.repository.source import paths_of
@@ -81,12 +80,7 @@ class LocalModel(NamedTuple):
 
 def find_local(name: str, settings: ServerSettings, base: Any) -> LocalModel:
     """Return the newest version of the model `name`. Raises ConfigError: there is none."""
-    folders = find_and_fetch(settings, base).folders
-    versions = [folder for folder in folders if folder.name == name]
-    if not versions:
-        known = ", ".join(sorted({folder.name for folder in folders})) or "none"
-        raise ConfigError(f"expected a model of the configuration ({known}), or a path; got {name}")
-    found = max(versions, key=lambda folder: int(folder.version))
+    found = newest_version(name, find_and_fetch(settings, base).folders)
     own = settings_for(found, settings)
     own = share_threads(own, own.instances).model_copy(update=_alone(own))
     return LocalModel(found, define(found, own.trusted), own, settings)

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from batcher.config.model_settings import ModelSettings
 from batcher.config.reading import Source, validate
 from batcher.config.settings import ServerSettings, share_threads
-from batcher.errors import ConfigError
-from batcher.serving.repository.fetching import find_and_fetch
+from batcher.serving.repository.fetching import find_and_fetch, newest_version
 from batcher.serving.repository.folders import settings_for
 from batcher.serving.repository.listing import ModelFolder
 
@@ -73,11 +72,7 @@ def find_subject(name: str, settings: ServerSettings, base: Path) -> Subject:
         ConfigError: there is no such model.
     """
     folders = find_and_fetch(settings, base).folders
-    versions = [folder for folder in folders if folder.name == name]
-    if not versions:
-        known = ", ".join(sorted({folder.name for folder in folders})) or "none"
-        raise ConfigError(f"expected a model of the configuration ({known}), or a path; got {name}")
-    found = max(versions, key=lambda folder: int(folder.version))
+    found = newest_version(name, folders)
     instances = sum(settings_for(folder, settings).instances for folder in folders)
     present = share_threads(settings_for(found, settings), instances)
     server = {key: value for key in KEPT if (value := getattr(settings, key)) is not None}

@@ -1,9 +1,9 @@
 """What a server notes of a job: what was asked for, and how far it is.
 
-QUEUED ──► RUNNING ──► DONE         each row has an answer, or an error in the file of errors
-  │  ▲        │  ├───► FAILED       the job could not begin or go on
-  │  └--------┘  │                  (the server ended: the job goes on after its next start)
-  └------------- ┴───► CANCELLED    a client has ended it
+QUEUED --> RUNNING --> DONE         each row has an answer, or an error in the file of errors
+  |  ^        |  |---> FAILED       the job could not begin or go on
+  |  `--------'  |                  (the server ended: the job goes on after its next start)
+  `------------- +---> CANCELLED    a client has ended it
 """
 
 from __future__ import annotations

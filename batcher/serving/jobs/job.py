@@ -1,9 +1,9 @@
 """One job: the rows of an input through a model into an output, in order.
 
     reading thread      loop                                   writing thread
-    read a portion ───► send its rows; wait for all ─────────► write answers in order, and now and
-          ▲             portions that wait: the window         then the journal
-          └── while the window has room ◄─────────────────────── written: out of the window
+    read a portion ---> send its rows; wait for all ---------> write answers in order, and now and
+          ^             portions that wait: the window         then the journal
+          `-- while the window has room <----------------------- written: out of the window
 
 The window is bounded in portions and in bytes, so memory does not depend on the size of the input.
 A portion is as many rows as the largest batch of the model, and is one request where rows have one

@@ -3,7 +3,7 @@
 An input is read by ranges, as a file that is open. An output is written on this machine, as any
 output is, and put into the store when it is whole; the store shows it as a whole or not at all.
 
-    local output is whole ─► put ─► the journal says that it was put ─► local output is removed
+    local output is whole -> put -> the journal says that it was put -> local output is removed
 
 A job that is killed in between puts the same bytes again.
 """

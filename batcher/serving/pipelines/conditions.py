@@ -1,6 +1,6 @@
 """Conditions on values whose dtypes and shapes are known: checked once, and asked for each request.
 
-    Condition  +  types of the values  ──►  Test: arrays of a request ──► one truth value a row
+    Condition  +  types of the values  -->  Test: arrays of a request --> one truth value a row
 
 A test runs NumPy on whole arrays. Nothing of the text is ever run.
 """

@@ -1,6 +1,6 @@
 """Whether the steps of a pipeline go together: names, dtypes, shapes and rows of all values.
 
-    Plan (the file alone)  +  specifications of the models  ──►  Fitted, or a ConfigError with line
+    Plan (the file alone)  +  specifications of the models  -->  Fitted, or a ConfigError with line
 
 This runs when a pipeline is loaded, whenever one of its models has changed, and in `batcher check`.
 Whatever can be known before a request comes is an error here, not there. What is left for requests

@@ -1,6 +1,6 @@
 """One request on its way through a pipeline.
 
-    image ──► node small ──► small.scores ──► node large ──► large.scores ──► answer
+    image --> node small --> small.scores --> node large --> large.scores --> answer
 
 A node begins when all values that it needs are there. Its model gets the request's rows as a
 request of its own, so they share batches with whatever else that model has to answer. The request

@@ -12,7 +12,7 @@ newest version cannot be read. Without stores in the settings nothing here does 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from batcher.config.settings import ServerSettings
@@ -118,3 +118,12 @@ def find_and_fetch(settings: ServerSettings, base: Path) -> Listing:
         if folder.stored is None or stores.cache.has(folder.stored)
     ]
     return listing._replace(folders=there)
+
+
+def newest_version(name: str, folders: Sequence[ModelFolder]) -> ModelFolder:
+    """Return the newest version of the model `name`. Raises ConfigError: there is none."""
+    versions = [folder for folder in folders if folder.name == name]
+    if not versions:
+        known = ", ".join(sorted({folder.name for folder in folders})) or "none"
+        raise ConfigError(f"expected a model of the configuration ({known}), or a path; got {name}")
+    return max(versions, key=lambda folder: int(folder.version))

@@ -22,7 +22,7 @@ from batcher.batching.failure_log import FailureLog
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
 from batcher.core.element_sizes import about_nbytes, sized
-from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
+from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of, with_outputs
 from batcher.core.spec import Array, ModelSpec
 from batcher.core.waiters import Waiters
 from batcher.errors import ModelError, TooLarge, Unavailable
@@ -170,15 +170,7 @@ class HookStage(Stage):
         self, hook: Hook | RemoteHook, response: InferenceResponse, rows: int
     ) -> InferenceResponse:
         """Return what `postprocess` makes of one request's answer. Pool thread."""
-        outputs = self._answer(hook, response.outputs, rows)
-        return InferenceResponse(
-            response.model,
-            response.version,
-            outputs,
-            response.queue,
-            response.compute,
-            response.batch_size,
-        )
+        return with_outputs(response, self._answer(hook, response.outputs, rows), response.origin)
 
     def _answer(self, hook: Hook | RemoteHook, outputs: Arrays, rows: int) -> dict[str, Array]:
         """Return what `postprocess` makes of one request's outputs. Pool thread."""
