@@ -6,7 +6,7 @@ the memory. Nothing in such a file can run code: arrays of objects, which are pi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import IO, Any, BinaryIO, NamedTuple
 from zipfile import BadZipFile, ZipFile
@@ -15,8 +15,8 @@ from zlib import error as zlib_error
 import numpy as np
 from numpy.lib import format as npy_format
 
-from batcher.codecs.row_files.grouping import Inputs, grouped
-from batcher.core.portions import Portion, Position
+from batcher.codecs.row_files.grouping import Inputs
+from batcher.codecs.row_files.numbered_rows import NumberedRowsReader
 from batcher.core.spec import Array, ModelSpec, check_inputs, wrong_names
 from batcher.errors import DecodingError, InvalidInput
 
@@ -50,20 +50,12 @@ class _Stored(NamedTuple):
         return prod(self.shape[1:]) * self.dtype.itemsize
 
 
-class NpzReader:
-    """Reads the rows of arrays.
-
-    Attributes:
-        begin: the position of the first row.
-        place: what the numbers of rows count.
-    """
-
-    begin: Position = [0]  # noqa: RUF012  # nobody changes it
-    place = "row"
+class NpzReader(NumberedRowsReader):
+    """Reads the rows of arrays."""
 
     def __init__(self, file: BinaryIO, spec: ModelSpec) -> None:
         """Read `file`. Raises ClientError: it does not hold the inputs of the model."""
-        self._spec = spec
+        super().__init__(spec)
         try:
             self._zip = ZipFile(file)
             self._arrays = _arrays(self._zip, spec)
@@ -73,24 +65,14 @@ class NpzReader:
         row_bytes = sum(found.row_bytes for found in self._arrays.values())
         self._most = max(MAX_PORTION_BYTES // row_bytes, 1)
         self._streams: dict[str, IO[bytes]] = {}
-        self._at = -1
 
-    def read(self, position: Position, rows: int) -> Portion | None:
-        """Return the next `rows` rows from `position` on, fewer at the end, None behind it."""
-        (first,) = position
-        end = min(first + min(rows, self._most), self._rows)
-        if first >= end:
-            return None
-        if first != self._at:
-            self._go_to(first)
-        inputs = {name: self._next(found, end - first) for name, found in self._arrays.items()}
-        self._at = end
+    def _next_rows(self, rows: int) -> Callable[[int, int], Inputs]:
+        inputs = {name: self._next(found, rows) for name, found in self._arrays.items()}
 
         def decode(start: int, stop: int) -> Inputs:
             return {name: array[start:stop] for name, array in inputs.items()}
 
-        groups, bad = grouped(self._spec, range(end - first), decode)
-        return Portion(range(first + 1, end + 1), groups, bad, [end], end / self._rows)
+        return decode
 
     def _go_to(self, row: int) -> None:
         for name, found in self._arrays.items():

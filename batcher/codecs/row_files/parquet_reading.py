@@ -12,14 +12,14 @@ not converted, but for a null, which is NaN where the input says `missing: nan`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from batcher.codecs.row_files.grouping import Inputs, grouped
+from batcher.codecs.row_files.grouping import Inputs
+from batcher.codecs.row_files.numbered_rows import NumberedRowsReader
 from batcher.core.installing import how_to_install
-from batcher.core.portions import Portion, Position
 from batcher.core.spec import Array, ModelSpec, TensorSpec, missing_advice, wrong_names
 from batcher.errors import DecodingError, InvalidInput
 
@@ -45,21 +45,13 @@ def pyarrow() -> Any:
     return pyarrow
 
 
-class ParquetReader:
-    """Reads the rows of columns.
-
-    Attributes:
-        begin: the position of the first row.
-        place: what the numbers of rows count.
-    """
-
-    begin: Position = [0]  # noqa: RUF012  # nobody changes it
-    place = "row"
+class ParquetReader(NumberedRowsReader):
+    """Reads the rows of columns."""
 
     def __init__(self, file: BinaryIO, spec: ModelSpec) -> None:
         """Read `file`. Raises ClientError: it does not hold the inputs of the model."""
+        super().__init__(spec)
         self._arrow = pyarrow()
-        self._spec = spec
         try:
             self._file = self._arrow.parquet.ParquetFile(file)
         except (self._arrow.ArrowException, OSError) as err:
@@ -70,21 +62,12 @@ class ParquetReader:
             raise wrong_names(spec, dict.fromkeys(names))
         for tensor in self._tensors:
             _check_type(self._file.schema_arrow.field(tensor.name).type, tensor, self._arrow)
-        self._rows = self._file.metadata.num_rows
+        self._rows = self._most = self._file.metadata.num_rows
         self._batches: Iterator[Any] = iter(())
         self._held: Any = None
-        self._at = -1
 
-    def read(self, position: Position, rows: int) -> Portion | None:
-        """Return the next `rows` rows from `position` on, fewer at the end, None behind it."""
-        (first,) = position
-        end = min(first + rows, self._rows)
-        if first >= end:
-            return None
-        if first != self._at:
-            self._go_to(first)
-        columns = self._next(end - first)
-        self._at = end
+    def _next_rows(self, rows: int) -> Callable[[int, int], Inputs]:
+        columns = self._next(rows)
 
         def decode(start: int, stop: int) -> Inputs:
             found = {}
@@ -94,8 +77,7 @@ class ParquetReader:
                     found[tensor.name] = self._array(values, tensor)
             return found
 
-        groups, bad = grouped(self._spec, range(end - first), decode)
-        return Portion(range(first + 1, end + 1), groups, bad, [end], end / self._rows)
+        return decode
 
     def _array(self, values: Any, tensor: TensorSpec) -> Array:
         """Return the values of a column as rows of `tensor`. Raises InvalidInput."""

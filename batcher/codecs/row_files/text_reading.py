@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 from batcher.codecs.content import Content
 from batcher.codecs.format_table import CSV, JSON_LINES, Format, decode_body
 from batcher.codecs.formats.csv_rows import MAX_HEADER_BYTES, header_length
+from batcher.codecs.formats.json_text import with_json
 from batcher.codecs.row_files.grouping import Inputs, grouped, merged
 from batcher.codecs.row_files.lines import BEGIN, PORTION_BYTES, LineReader, TextLine
 from batcher.core.portions import Group, Portion, Position
@@ -115,12 +116,19 @@ class TextReader:
         return groups, bad | worse
 
     def _fault(self, text: bytes) -> DecodingError | None:
-        """Return why a line of CSV is not one row.
+        """Return why a line is not one row.
 
-        Only odd quotes and ends of lines are in doubt. Two rows in one line, and one row in two
-        lines, would together be as many rows as lines, and those between would change places.
+        Two rows in one line, and one row in two lines, would together be as many rows as lines, and
+        those between would change places. So each line of JSON is read by itself; in CSV only odd
+        quotes and ends of lines are in doubt.
         """
-        if self._text.entry is not CSV or not (b'"' in text or b"\r" in text):
+        if self._text.entry is JSON_LINES:
+            try:
+                with_json(text, lambda _: None)
+            except DecodingError as err:
+                return err
+            return None
+        if not (b'"' in text or b"\r" in text):
             return None
         try:
             rows = sum(1 for _ in csv.reader([text.decode()], strict=True))

@@ -96,13 +96,16 @@ class CsvWriter:
         for answer in answers:
             self._add(answer, lines, refused)
         if "header" not in self.state:
-            # Nobody knows the header yet, so lines without an answer wait for it as a number.
-            self.state["waiting"] = self.state.get("waiting", 0) + len(lines)
+            # Nobody knows the header yet, so lines without an answer wait for it: as the names of
+            # their files, or else as a number.
+            if _are_files(portion):
+                self.state.setdefault("names", []).extend(portion.places)
+            else:
+                self.state["waiting"] = self.state.get("waiting", 0) + len(lines)
             return Written([b""], refused)
         texts = [self._empty() if line is None else line for line in lines]
         if _are_files(portion):
-            names = [_line([name])[:-1] for name in portion.places]
-            texts = [b",".join(pair) for pair in zip(names, texts, strict=True)]
+            texts = list(map(_named_cells, portion.places, texts))
         before = self._before(portion) if is_first else b""
         return Written([before + b"".join(texts)], refused)
 
@@ -112,7 +115,8 @@ class CsvWriter:
         if _are_files(portion):
             header = FILE.encode() + b"," + header
         waiting: int = self.state.pop("waiting", 0)
-        return header + self._empty() * waiting
+        named = [_named_cells(name, self._empty()) for name in self.state.pop("names", ())]
+        return header + self._empty() * waiting + b"".join(named)
 
     def _add(
         self, answer: Answer, lines: list[bytes | None], refused: dict[int, BatcherError]
@@ -142,6 +146,11 @@ class CsvWriter:
     def _empty(self) -> bytes:
         width = len(next(csv.reader([self.state["header"]])))
         return _line([""] * width)
+
+
+def _named_cells(name: object, line: bytes) -> bytes:
+    """Return `line` with the name of its file as its first cell."""
+    return _line([name])[:-1] + b"," + line
 
 
 def _line(cells: Sequence[object]) -> bytes:

@@ -32,6 +32,12 @@ from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.server import ModelServer
 from batcher.workers.pool import CpuPool
 
+BROKEN_S = 60.0
+"""Seconds for which a model without any worker is waited for.
+
+A worker that hangs may come back from its batch. Most never do, and no other takes its place.
+"""
+
 MODEL_S = 1.0
 """Seconds between two looks for a model that is not ready."""
 
@@ -96,6 +102,7 @@ class ServerJob:
         self._later: Deferred[Any] | None = None
         self._sending: Deferred[None] | None = None
         self._timer: IDelayedCall
+        self._broken_since: float | None = None
         self._stops = False
 
     @property
@@ -147,13 +154,24 @@ class ServerJob:
         """Return the version that answers. Raises UnknownModel also where it never will."""
         name, version = self._entry.wanted.model, self._entry.version
         try:
-            return self._server.ready_model(name, version)
+            found = self._server.ready_model(name, version)
         except ModelNotReady as err:
-            if not self._server.lifecycle.looking:
-                found = self._server.find(name, version)
-                if found.state in (ModelState.FAILED, ModelState.UNLOADED):
-                    raise UnknownModel(message(err.public or err)) from err
-            raise
+            looking = self._server.lifecycle.looking
+            if looking or not self._is_lost(self._server.find(name, version).state):
+                raise
+            raise UnknownModel(message(err.public or err)) from err
+        self._broken_since = None
+        return found
+
+    def _is_lost(self, state: ModelState) -> bool:
+        """Return whether a version in `state`, which is not ready, is not worth waiting for."""
+        if state is not ModelState.BROKEN:
+            self._broken_since = None
+            return state in (ModelState.FAILED, ModelState.UNLOADED)
+        now = self._server.clock.seconds()
+        if self._broken_since is None:
+            self._broken_since = now
+        return now - self._broken_since >= BROKEN_S
 
     def _open(self, version: ModelVersion) -> Deferred[tuple[ModelVersion, OpenedJob]]:
         self._later = None

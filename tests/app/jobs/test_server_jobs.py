@@ -17,6 +17,8 @@ from batcher.config.settings import ServerSettings
 from batcher.errors import MODEL_FAILED, Draining, Forbidden, InvalidInput, QueueFull, UnknownJob
 from batcher.serving.jobs.board import JobBoard
 from batcher.serving.jobs.entry import STATES, JobState, Wanted
+from batcher.serving.jobs.server_job import BROKEN_S
+from batcher.serving.model_version import ModelState
 from tests.support.serving import Serving
 
 ROWS = 10
@@ -237,6 +239,7 @@ def test_jobs_are_bounded_in_number(tmp_path: Path) -> None:
     night.wait(night.board.start())
     first = night.create(night.write("a"))
     night.until(first, "done")
+    night.serving.values(night.serving.infer(1))  # so that bulk waits again
     night.create(night.write("b"))
     night.create(night.write("c"))
     with pytest.raises(QueueFull, match=r"2 jobs \(jobs\.most\) have not ended yet"):
@@ -326,6 +329,16 @@ def test_a_job_fails_whose_model_could_not_be_loaded(night: Night) -> None:
         night.wait(loading)
     status = night.until(night.create(night.write("a")), "failed")
     assert status["error"] == "model m/1 is not ready: failed"
+
+
+def test_a_job_fails_whose_model_has_no_worker_for_a_minute(night: Night) -> None:
+    night.serving.add_ready()
+    night.serving.server.find("m").become(ModelState.BROKEN, "it hangs: secret")
+    id = night.create(night.write("a"))
+    began = night.serving.loop.clock.seconds()
+    status = night.until(id, "failed")
+    assert status["error"] == "model m/1 is not ready: broken"
+    assert night.serving.loop.clock.seconds() - began >= BROKEN_S
 
 
 def test_a_place_is_looked_at_again_when_its_job_begins(night: Night) -> None:

@@ -51,6 +51,12 @@ def test_a_portion_has_the_rows_that_were_asked_for_and_says_where_the_next_begi
     assert second.done == 1.0
 
 
+def test_two_rows_in_a_line_and_one_in_two_lines_are_no_rows() -> None:
+    (portion,) = portions(json_reader(b"[1,2],[3,4]\n[5\n6]\n[7,8]\n"), 4)
+    assert sorted(portion.bad) == [0, 1, 2]
+    assert values(portion) == [[7, 8]]
+
+
 def test_bad_lines_are_named_and_others_fill_their_places() -> None:
     text = b"[1,2]\n[1]\n{no\n[3,4]\n[5,6]\n[7,8]\n"
     first, second = portions(json_reader(text), 3)

@@ -46,6 +46,11 @@ def test_a_row_that_is_a_file_has_its_name_in_the_line() -> None:
     assert lines == [b'{"file":"a.png"}', b'{"file":"b.png","y":[2.0]}']
     table = CsvWriter(ONE, {}).write(portion(["a,1.png", "b.png"]), answers).parts[0]
     assert table == b'file,y\n"a,1.png",""\nb.png,2.0\n'
+    writer = CsvWriter(ONE, {})
+    assert writer.write(portion(["a,1.png"]), []).parts == [b""]
+    writer = CsvWriter(ONE, json.loads(json.dumps(writer.state)))
+    more = writer.write(portion(["b.png"]), [answer([0], y=[[2]])]).parts[0]
+    assert more == table
 
 
 def test_a_table_has_one_header_and_empty_cells_for_rows_without_an_answer() -> None:
