@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from batcher.core.names import is_number
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores.address import check_address, is_store
 from batcher.serving.repository.stores.download import Download
@@ -111,7 +112,7 @@ def push_version(folder: Path, store: str, name: str | None, version: int | None
     """
     address, opened = _opened_to_write(store)
     folder = folder.absolute()
-    is_numbered = folder.name.isdecimal()
+    is_numbered = is_number(folder.name)
     if version is None and is_numbered:
         version = int(folder.name)
     title = name or (folder.parent.name if is_numbered else folder.name)

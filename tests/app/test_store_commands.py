@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from click.testing import CliRunner
 
 from batcher.app import store_commands
 from batcher.app.cli import main
+from batcher.serving.repository.stores.folder import FolderStore
+from batcher.serving.repository.stores.pushing import push
+from batcher.serving.repository.stores.store import NoCreation
+from tests.support.crossing import PATIENCE
 from tests.support.memory_store import MemoryStore
 
 ADDRESS = "s3://bucket/models"
@@ -87,7 +95,70 @@ def test_a_number_that_another_job_is_pushing_is_not_taken(
     plain = folder.rename(folder.parent / "net")
     store.files["net/4/SHA256SUMS"] = b""  # of an upload that goes on, or was broken off
     assert "net/5 is in" in run("push", plain, ADDRESS)
+    of_others = run("push", plain, ADDRESS, "--version", "4", status=1)
+    assert "got net/4, of which other files are being pushed" in of_others
+    run("rm", ADDRESS, "net/4")
     assert "net/4 is in" in run("push", plain, ADDRESS, "--version", "4")
+
+
+def test_a_push_of_a_number_that_was_broken_off_goes_on_with_the_same_files(
+    folder: Path, store: MemoryStore
+) -> None:
+    run("push", folder, ADDRESS)
+    del store.files["digits/3/model.yaml"], store.files["digits/3/net.onnx"]
+    assert "digits/3 is in" in run("push", folder, ADDRESS)
+    assert len(store.files) == 4
+
+
+def test_pushes_at_the_same_instant_take_a_number_each(folder: Path, tmp_path: Path) -> None:
+    jobs = 8
+    begin, calls = Barrier(jobs), count()
+
+    class Together(FolderStore):
+        def create(self, name: str, content: bytes) -> bool:
+            if next(calls) < jobs:  # the first call of each job
+                begin.wait(PATIENCE)
+            return super().create(name, content)
+
+    def job(_: int) -> str:
+        return push(Together(tmp_path / "all"), "", folder, "net", None, lambda text: None)
+
+    with ThreadPoolExecutor(jobs) as threads:
+        titles = list(threads.map(job, range(jobs)))
+    assert sorted(titles) == [f"net/{number}" for number in range(1, jobs + 1)]
+
+
+def test_who_names_a_number_that_is_taken_at_the_same_instant_is_told(
+    folder: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = store.create
+
+    def another_is_first(name: str, content: bytes) -> bool:
+        store.files.setdefault(name, b"of another")
+        return create(name, content)
+
+    monkeypatch.setattr(store, "create", another_is_first)
+    assert "got digits/3, of which other files are being pushed" in run(
+        "push", folder, ADDRESS, status=1
+    )
+    assert store.files == {"digits/3/SHA256SUMS": b"of another"}
+
+
+@pytest.mark.parametrize("kind", ["heeds no condition", "knows no condition"])
+def test_a_store_that_cannot_tell_who_was_first_is_named(
+    kind: str, folder: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create(name: str, content: bytes) -> bool:
+        if kind == "knows no condition":
+            raise NoCreation("no such header")
+        store.files[name] = content
+        return True
+
+    monkeypatch.setattr(store, "create", create)
+    output = run("push", folder, ADDRESS)
+    assert "this store cannot tell which of two pushes is first" in output
+    assert "digits/3 is in" in output
+    assert len(store.files) == 4
 
 
 def test_a_version_that_is_there_is_not_replaced(folder: Path, store: MemoryStore) -> None:
@@ -118,6 +189,7 @@ def test_a_folder_may_be_the_store(folder: Path, tmp_path: Path) -> None:
         (("pull", ADDRESS, "digits"), "expected a version that is there; got 'digits'"),
         (("pull", ADDRESS, "digits/x"), "expected MODEL/VERSION"),
         (("ls", "s3:/bucket"), "expected a folder or an address; there is no 's3:/bucket'"),
+        (("push", "m", ADDRESS, "--version", "9" * 20), "--version: expected at most 19 digits"),
         (("push", ".", ADDRESS, "--name", "../x"), "`/` separates the segments of a path"),
         (("push", ".", ADDRESS, "--name", ".."), "a path takes it for a step up"),
         (("push", ".", ADDRESS, "--name", "_new"), "servers pass over such names"),
@@ -133,9 +205,34 @@ def test_a_mistake_ends_with_its_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.yaml").touch()
     text = run(*words, status=1)
     assert why in text
     assert "hidden" not in text
+
+
+@pytest.mark.parametrize("kind", ["circle", "pipe", "nowhere", "far"])
+def test_links_and_pipes_in_a_folder_that_is_pushed(
+    kind: str, folder: Path, store: MemoryStore, tmp_path: Path
+) -> None:
+    odd, words = folder / "sub" / "odd", "expected a file; got none, or a device"
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "f").write_text("far away")
+    if kind == "circle":
+        odd.symlink_to(folder)
+        words = "got a link to one above it"
+    elif kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "nowhere":
+        odd.symlink_to("nothing")
+    else:
+        odd.symlink_to(tmp_path / "far")
+        assert "digits/3 is in" in run("push", folder, ADDRESS)
+        assert store.files["digits/3/sub/odd/f"] == b"far away"
+        return
+    assert words in run("push", folder, ADDRESS, status=1)
+    assert store.files == {}
 
 
 def test_a_folder_that_is_there_is_not_overwritten(

@@ -57,6 +57,14 @@ class MemoryStore:
         self._check()
         self.files[name] = path.read_bytes()
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Store a new file, or return False if there is one."""
+        self._check()
+        if name in self.files:
+            return False
+        self.files[name] = content
+        return True
+
     def delete(self, names: Sequence[str]) -> None:
         """Remove files."""
         self._check()

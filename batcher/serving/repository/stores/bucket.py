@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores.secrets import without_secrets
-from batcher.serving.repository.stores.store import MAX_LISTED, FileChanged, StoredFile
+from batcher.serving.repository.stores.store import MAX_LISTED, FileChanged, NoCreation, StoredFile
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -126,6 +126,20 @@ class Bucket:
         with self._translated():
             self._obstore.put(self._store, name, path)
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Store a new file, or return False if there is one. Raises OSError, NoCreation."""
+        errors = self._obstore.exceptions
+        with self._translated():
+            try:
+                self._obstore.put(self._store, name, content, mode="create")
+            except (errors.AlreadyExistsError, errors.PreconditionError, FileExistsError):
+                return False
+            except (errors.BaseError, NotImplementedError) as err:
+                if _is_unsupported(err):
+                    raise NoCreation(f"{self._address}: {_text(err)}") from None
+                raise
+        return True
+
     def delete(self, names: Sequence[str]) -> None:
         """Remove files. Raises OSError."""
         gone = (self._obstore.exceptions.NotFoundError, FileNotFoundError)
@@ -139,7 +153,7 @@ class Bucket:
         """Have the library's errors be OSErrors, without secrets."""
         try:
             yield
-        except FileChanged:
+        except (FileChanged, NoCreation):
             raise
         except (self._obstore.exceptions.BaseError, OSError, ValueError) as err:
             raise OSError(f"{self._address}: {_text(err)}") from None
@@ -147,6 +161,13 @@ class Bucket:
 
 def _stored(each: Any) -> StoredFile:
     return StoredFile(each["path"], each["size"], _tag(each["e_tag"]))
+
+
+def _is_unsupported(error: Exception) -> bool:
+    """Return whether the library or the store says that it has no such request."""
+    name = type(error).__name__
+    # The last is the code of S3's protocol for a header that a store does not know.
+    return name in ("NotImplementedError", "NotSupportedError") or "NotImplemented" in str(error)
 
 
 def _odd_name(error: str, folder: str) -> str:

@@ -57,6 +57,17 @@ class FolderStore:
         shutil.copyfile(path, partial)
         partial.replace(target)
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Store a new file, or return False if there is one. Raises OSError."""
+        target = self._folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with target.open("xb") as stream:
+                stream.write(content)
+        except FileExistsError:
+            return False
+        return True
+
     def delete(self, names: Sequence[str]) -> None:
         """Remove files, and the folders that are empty then. Raises OSError."""
         for name in names:

@@ -55,8 +55,20 @@ class WritableStore(Store, Protocol):
     def put(self, name: str, path: Path) -> None:
         """Store the file at `path` under `name`. Raises OSError."""
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Store `content` as the file `name` and return True, or False if there is such a file.
+
+        Of several that create one file at the same instant, one alone is told True.
+
+        Raises OSError: also NoCreation, where the store has no such request.
+        """
+
     def delete(self, names: Sequence[str]) -> None:
         """Remove the files `names`; those that are not there are passed over. Raises OSError."""
+
+
+class NoCreation(OSError):
+    """The store cannot be asked to store a file only if there is none of that name."""
 
 
 class FileChanged(OSError):
