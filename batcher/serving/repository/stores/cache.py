@@ -2,7 +2,7 @@
 
     listing-<digest>.json              the last listing of a store, for when the store is away
     <digest>.lock                      held by who serves the version (shared) or fetches it (alone)
-    <digest>/entry.json                which version this is, and its bytes
+    <digest>/entry.json                which version this is, its listing, and its bytes
     <digest>/partial/, <digest>/notes/ what has been fetched of it
     <digest>/files/<name>/<version>/   the version, whole; Triton's config.pbtxt lies above it
     <digest>/complete                  says that it is whole; last used when the file was changed
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from batcher.core.own_folder import make_private
 from batcher.errors import ConfigError
@@ -105,8 +105,7 @@ class StoreCache:
         with locked(self.folder / "lock"):
             self._make_room(version)
             entry.mkdir(exist_ok=True)
-            about = {"store": version.store, "version": version.title, "bytes": version.nbytes}
-            entry.joinpath("entry.json").write_text(json.dumps(about))
+            entry.joinpath("entry.json").write_text(json.dumps(_about(version)))
         partial, target = entry / "partial", version.root_in(self.folder)
         fetch(partial, entry / "notes")
         _sync(partial)
@@ -173,6 +172,24 @@ class StoreCache:
                 nbytes = int(json.loads(about.read_text())["bytes"])
                 yield Entry(about.parent.name, nbytes, used, is_whole)
 
+    def whole_of(self, store: str) -> list[StoredVersion]:
+        """Return the versions of a store that are here as a whole; those used last come last."""
+        entries = sorted(self.entries(), key=lambda each: each.used)
+        found = [self._version(each.digest) for each in entries if each.is_whole]
+        return [each for each in found if each is not None and each.store == store]
+
+    def _version(self, digest: str) -> StoredVersion | None:
+        """Return the version that has `digest`; None if it is being removed, or is another one."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            about = json.loads((self.folder / digest / "entry.json").read_text())
+            files = tuple(StoredFile(*each) for each in about["files"])
+            name, _, number = about["version"].rpartition("/")
+            version = StoredVersion(
+                about["store"], name, number, about["prefix"], files, about["inner"]
+            )
+            return version if version.digest == digest else None
+        return None
+
     def keep_listing(self, store: str, files: list[StoredFile]) -> None:
         """Keep the listing of a store for when the store is away. Raises OSError, ConfigError.
 
@@ -212,6 +229,18 @@ class StoreCache:
 
     def _listing_path(self, store: str) -> Path:
         return self.folder / f"listing-{sha256(store.encode()).hexdigest()[:32]}.json"
+
+
+def _about(version: StoredVersion) -> dict[str, Any]:
+    """Return what is kept of a version beside its files: what it is known by, and its bytes."""
+    return {
+        "store": version.store,
+        "version": version.title,
+        "prefix": version.prefix,
+        "inner": version.inner,
+        "bytes": version.nbytes,
+        "files": version.files,
+    }
 
 
 def _bytes_in(folder: Path) -> int:

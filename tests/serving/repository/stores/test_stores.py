@@ -131,6 +131,47 @@ def test_what_serves_goes_on_where_the_store_goes_away_while_it_is_put_anew(benc
     assert bench.versions() == (old,)
 
 
+def half_push(bench: Bench) -> None:
+    """Fetch two contents of a version one after the other, and put half of a third one."""
+    for content in "wx":
+        bench.put("m/1", model__yaml="file: f", f=content)
+        bench.look()
+        assert bench.fetch("m/1") is not None
+    bench.put("m/1", f="y", SHA256SUMS=f"{'0' * 64}  f\n{'0' * 64}  more\n")
+    bench.look(patient=False)
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+def test_a_server_that_starts_after_half_a_push_begins_with_the_content_before(
+    bench: Bench, is_away: bool
+) -> None:
+    half_push(bench)
+    bench.store.away = is_away
+    bench.stores = bench.make()
+    assert bench.look(patient=False) == ["m/1"]
+    folder = bench.fetch("m/1")
+    assert folder is not None
+    assert (folder / "f").read_text() == "x", "the content that was fetched last"
+
+
+def test_what_was_removed_from_the_store_does_not_come_back_from_the_cache(bench: Bench) -> None:
+    half_push(bench)
+    bench.store.files.clear()
+    bench.look()
+    bench.store.away = True
+    bench.stores = bench.make()
+    assert bench.look() == []
+
+
+def test_an_entry_of_the_cache_that_does_not_say_what_it_is_serves_nothing(bench: Bench) -> None:
+    half_push(bench)
+    for entry in bench.folder.glob("models/*/entry.json"):
+        entry.write_text(entry.read_text().replace('"m/1"', '"m/2"'))
+    bench.store.away = True
+    bench.stores = bench.make()
+    assert bench.look() == []
+
+
 def test_a_listing_that_cannot_be_kept_keeps_no_model_from_serving(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
