@@ -115,8 +115,8 @@ class BatchScheduler:
             queue, policy, workers, places, ceiling, reruns, completions, metrics, returns, stagger
         )
         self._deadlines = Deadlines(self._dispatcher, completions)
-        self._alarm = Alarm(clock, self._pump_and_check)
-        self._call_soon = call_soon or (lambda function: self._alarm.set(clock.seconds()))
+        self._alarm = alarm = Alarm(clock, self._pump_and_check)
+        self._call_soon = call_soon or (lambda function: alarm.set(clock.seconds()))
         self._pump_due = False
         self._drained = Waiters()
         self._broken = ""  # why no worker takes batches for the time being
@@ -224,12 +224,15 @@ class BatchScheduler:
         return drained
 
     def fail_all(self, error: BatcherError) -> None:
-        """End every request that is not answered with `error`, and take none. Reactor thread."""
+        """End every request that is not answered with `error`, and take none. Reactor thread.
+
+        The timer, which holds on to the scheduler, is let go of.
+        """
         self._dispatcher.draining = True
         for pending in [owner(part) for part in self._dispatcher.parts()]:
             self._completions.fail(pending, error)
         self._deadlines.earliest = inf
-        self._alarm.cancel()
+        self._alarm.end()
         self._check_drained()
 
     def loaded(

@@ -21,13 +21,13 @@ class Alarm:
     def __init__(self, clock: IReactorTime, ring: Callable[[], object]) -> None:
         """Keep time by `clock`; no time is set yet."""
         self._clock = clock
-        self._ring = ring
+        self._ring: Callable[[], object] | None = ring
         self._timer: IDelayedCall | None = None
         self._time = inf
 
     def set(self, time: float) -> None:
         """Ring at `time` at the latest, in seconds on the clock; infinity sets nothing."""
-        if time >= self._time:
+        if time >= self._time or self._ring is None:
             return
         self._time = time
         delay = max(time - self._clock.seconds(), 0.0)
@@ -43,8 +43,14 @@ class Alarm:
             self._timer.cancel()
             self._timer = None
 
+    def end(self) -> None:
+        """Ring never more, and let go of `ring`, which may hold on to what has ended."""
+        self.cancel()
+        self._ring = None
+
     def _on_timer(self) -> None:
         # Before `ring`, which may call `set`.
         self._timer = None
         self._time = inf
-        self._ring()
+        if self._ring is not None:
+            self._ring()

@@ -236,7 +236,13 @@ class ModelVersion(Servable):
         if STATES[self.state]:
             self.drop_stages()
             self.become(state, detail)
-            self.workers.quit().addCallback(lambda _: self._keeper.ended(self))
+
+            def ended(_: None) -> None:
+                # Nothing waits any more, or nobody would answer it; and the timer is let go of.
+                self.scheduler.fail_all(Draining(f"model {self.title} has ended", retry_after=0))
+                self._keeper.ended(self)
+
+            self.workers.quit().addCallback(ended)
 
     def _loaded(self, loaded: LoadedModel) -> None:
         if self.state is not ModelState.LOADING:

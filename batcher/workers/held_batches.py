@@ -65,5 +65,5 @@ class HeldBatches:
         self._watchdog.rest()
 
     def stop(self) -> None:
-        """Time nothing any more, and leave no timer behind. Reactor thread."""
+        """Time nothing any more; leave no timer behind, and let go of `overdue`. Reactor thread."""
         self._watchdog.stop()

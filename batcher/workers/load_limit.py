@@ -51,3 +51,8 @@ class LoadLimit:
     def end(self) -> None:
         """Time nothing, and leave no timer behind: the load has ended. Reactor thread."""
         self._alarm.cancel()
+
+    def stop(self) -> None:
+        """Time nothing any more, and let go of `exceeded`. Reactor thread."""
+        self._alarm.end()
+        self._exceeded = lambda reason: None

@@ -46,6 +46,7 @@ from batcher.workers.begin_wait import LONG_BATCH_S, BeginWait
 from batcher.workers.collecting import collect_once
 from batcher.workers.daemon_threads import wait_at_exit
 from batcher.workers.held_batches import HeldBatches
+from batcher.workers.letting_go import let_go
 from batcher.workers.load_alone import LOAD_LOCK, load_alone
 from batcher.workers.load_limit import LoadLimit
 from batcher.workers.load_turns import LoadTurn
@@ -306,5 +307,7 @@ class InferenceThread:
     def _end(self) -> None:
         """Tell that the thread has ended, or is about to. Reactor thread."""
         self._held.stop()
+        self._load_limit.stop()
+        let_go(self, "_load", "_progress", "_raised", "_deliver", "_changed")
         wait_at_exit(self._thread)
         self._ended.callback(None)

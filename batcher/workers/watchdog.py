@@ -40,9 +40,10 @@ class Watchdog:
         self._due = inf
 
     def stop(self) -> None:
-        """Time nothing, and leave no timer behind. Reactor thread."""
+        """Time nothing for good; leave no timer behind, and let go of `overdue`. Reactor thread."""
         self._due = inf
-        self._alarm.cancel()
+        self._alarm.end()
+        self._overdue = lambda: None
 
     def _rung(self) -> None:
         """Tell what is overdue, or time what began after the timer was set. Reactor thread."""

@@ -133,6 +133,47 @@ def test_an_unloaded_model_is_let_go_of(serving: Serving) -> None:
     assert made[0]() is None
 
 
+@pytest.mark.parametrize("end", ["replaced", "gone", "gone before it loads"])
+def test_of_a_version_that_has_ended_nothing_is_in_a_circle_that_was_frozen(
+    serving: Serving, end: str
+) -> None:
+    left: dict[str, weakref.ref[Any]] = {}
+
+    def load(progress: Progress) -> Any:
+        model = RecordingModel()
+        model.preprocess = dict
+        left["model"] = weakref.ref(model)
+        return checked(model)
+
+    def begin(load: Any) -> None:
+        left["load"] = weakref.ref(load)
+        loaded = serving.add(load=load)
+        if end != "gone before it loads":
+            serving.loop.wait_for(loaded)
+            serving.values(serving.infer(1))
+        version = serving.server.find("m")
+        left["definition"] = weakref.ref(version.definition)
+        (worker,) = version.workers
+        left["worker"] = weakref.ref(worker)
+        left["thread"] = weakref.ref(worker._thread)  # type: ignore[attr-defined]
+
+    begin(load)
+    del load
+    gc.freeze()  # the collector will never look at what is there
+    if end == "replaced":
+        replaced = serving.server.replace(DEFINITION, SETTINGS, load_of(RecordingModel()))
+        serving.loop.wait_for(replaced)
+    else:
+        listen(serving.server.lifecycle.forget(serving.server.find("m")))
+    serving.loop.run_until(lambda: len(serving.server.lifecycle.alive) == (end == "replaced"))
+    thread = left["thread"]()
+    if thread is not None:
+        thread.join(PATIENCE)
+        del thread
+    gc.collect()
+    assert [what for what, each in left.items() if each() is not None] == []
+
+
 def test_an_unloaded_or_failed_version_may_be_added_again_and_a_ready_one_not(
     serving: Serving,
 ) -> None:

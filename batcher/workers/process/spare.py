@@ -64,7 +64,7 @@ class SpareChild:
     def quit(self) -> None:
         """Kill the spare, and start no other. Reactor thread."""
         self._quitting = True
-        self._next_start.cancel()
+        self._next_start.end()
         if self._child is not None:
             self._child.kill()
 

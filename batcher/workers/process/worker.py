@@ -24,6 +24,7 @@ from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
 from batcher.models.protocol import LoadedModel
 from batcher.workers.begin_wait import BEGIN_WAIT_S, LONG_BATCH_S
 from batcher.workers.held_batches import HeldBatches
+from batcher.workers.letting_go import let_go
 from batcher.workers.load_limit import LoadLimit
 from batcher.workers.load_turns import LoadTurn
 from batcher.workers.options import LoopSide, WorkerOptions
@@ -273,8 +274,12 @@ class ProcessWorker:
 
     def _check_ended(self) -> None:
         """Tell that the worker has ended, if no child is left. Reactor thread."""
-        has_child = self._child is not None or self._spare.child is not None
-        if self._quitting and not has_child and not self._ended.called:
+        if self._ended.called or not self._quitting:
+            return
+        if self._child is None and self._spare.child is None:
             self._held.stop()
-            self._exit_limit.cancel()
+            self._load_limit.stop()
+            self._exit_limit.end()
+            self._next_child.end()
+            let_go(self, "_spare", "_progress", "_raised", "_deliver", "_changed")
             self._ended.callback(None)

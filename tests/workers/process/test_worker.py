@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -162,6 +165,18 @@ def test_spares_start_when_no_model_loads_any_more() -> None:
     assert len(first.children) == 1
     second.children[0].ready()
     assert len(first.children) == len(second.children) == 2
+
+
+def test_a_worker_that_has_ended_holds_on_to_nobody_who_holds_on_to_it() -> None:
+    bench = Bench()
+    bench.ready()
+    left = weakref.ref(bench.worker), weakref.ref(bench)
+    bench.worker.quit()
+    for child in bench.children:
+        child.end()
+    gc.freeze()  # circles are not looked for
+    del child, bench
+    assert [each() for each in left] == [None, None]
 
 
 def test_a_worker_that_quits_while_others_load_gets_no_spare() -> None:
