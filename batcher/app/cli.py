@@ -188,7 +188,7 @@ def serve(target: str | None, config: Path | None, pairs: tuple[str, ...], **opt
     """Serve TARGET, or the models of the configuration, until a signal ends it.
 
     TARGET is a file (net.onnx, net.pt2, net.pt, model.py or model.py:Class), the folder of a model,
-    or a repository of such folders. SIGHUP has the configuration and all files read again.
+    a repository, or the address of one in a store. SIGHUP has configuration and files read again.
     """
     open_closed_outputs()  # here too, since `serve.py` calls this command alone
     leave_first_place()

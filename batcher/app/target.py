@@ -5,6 +5,8 @@
     a folder with a model.yaml, a SavedModel,  that model
     or folders of versions with one
     any other folder                           as the repository of models
+    s3://bucket/net.onnx, gs://…, az://…, …    that file, from the store
+    any other address                          as the repository; with --name, as a model's folder
 
 Without `-c` the target is served alone, and a `config.yaml` in the working directory is not read:
 one file needs no settings, and settings of other models would not fit. With `-c` a model is served
@@ -21,7 +23,9 @@ from batcher.config.model_file import is_defined
 from batcher.config.single_file import name_of, split_entry
 from batcher.core.names import is_number
 from batcher.errors import ConfigError
-from batcher.models.describing.file_kinds import kind_of
+from batcher.models.describing.file_kinds import check_served, kind_of
+from batcher.serving.repository.stores.address import check_address, is_store
+from batcher.serving.repository.stores.one_file import file_address
 
 Flags = dict[tuple[str, ...], tuple[str, object]]
 """From a setting's path to the name of a flag and the value that the flag sets."""
@@ -54,21 +58,45 @@ def target_flags(target: str, said: Said, alone: bool) -> Flags:
     Raises:
         ConfigError: the target is not there, or holds no model.
     """
+    if is_store(target):
+        return _in_store(target, said, alone)
     path, entry = split_entry(Path(target).absolute())
     is_folder = path.is_dir()
+    _check_said(target, said, is_folder)
+    if is_folder and not is_model(path):
+        return {("model_repository",): (target, str(path))}
+    if not is_folder:
+        kind_of(path)  # what can be said at once is said before anything starts
+    # The folder of a version has the model's name above it.
+    folder = path.parent if is_number(path.name) else path
+    title = said.name or (folder.name if is_folder else name_of(path))
+    return _of_model(target, title, f"{path}:{entry}" if entry else str(path), said, alone)
+
+
+def _in_store(target: str, said: Said, alone: bool) -> Flags:
+    """Return the settings that serve what is at an address; the store is asked at the start."""
+    address = check_address(target, "TARGET")
+    file = file_address(address)
+    check_served(address.rpartition("/")[2])
+    _check_said(target, said, file is None)
+    title = said.name or (name_of(Path(file.file)) if file is not None else "")
+    if not title:
+        return {("model_repository",): (target, address)}
+    return _of_model(target, title, address, said, alone)
+
+
+def _check_said(target: str, said: Said, is_folder: bool) -> None:
+    """Check that nothing is said of a folder that its model.yaml says. Raises ConfigError."""
     if is_folder and said.is_of_file:
         raise ConfigError(
             f"{target}: expected one file for --input, --output and --sample; got a folder, whose "
             "model.yaml says them"
         )
-    if is_folder and not is_model(path):
-        return {("model_repository",): (target, str(path))}
-    if not is_folder:
-        kind_of(path)  # what can be said at once is said before anything starts
-    own = {"path": f"{path}:{entry}" if entry else str(path), **_of_file(said)}
-    # The folder of a version has the model's name above it.
-    folder = path.parent if is_number(path.name) else path
-    title = said.name or (folder.name if is_folder else name_of(path))
+
+
+def _of_model(target: str, title: str, path: str, said: Said, alone: bool) -> Flags:
+    """Return the settings that serve the model `title` at `path`."""
+    own = {"path": path, **_of_file(said)}
     flags: Flags = {("models", title, key): (target, value) for key, value in own.items()}
     if alone:
         flags["model_repository",] = (target, None)

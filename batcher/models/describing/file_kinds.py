@@ -49,8 +49,7 @@ def kind_of(file: Path) -> str:
         return _BY_SUFFIX[suffix]
     if suffix in _TORCH:
         return _kind_of_torch(file)
-    if suffix in SUFFIXES:
-        raise ConfigError(f"{file.name}: expected one of {SERVED}; {REASONS[SUFFIXES[suffix]]}")
+    check_served(file.name)
     if suffix in _PICKLES:
         return "sklearn"
     if kind := _kind_of_booster(file, suffix):
@@ -61,6 +60,13 @@ def kind_of(file: Path) -> str:
             f"{_MODULE.format(weights=file.name)}"
         )
     raise ConfigError(f"{file.name}: expected one of {SERVED}; got a file of another kind")
+
+
+def check_served(name: str) -> None:
+    """Raise ConfigError if a file of this `name` is of a format that is known and not served."""
+    unserved = SUFFIXES.get(Path(name).suffix.lower())
+    if unserved is not None:
+        raise ConfigError(f"{name}: expected one of {SERVED}; {REASONS[unserved]}")
 
 
 def _kind_of_booster(file: Path, suffix: str) -> str:

@@ -18,6 +18,9 @@ from batcher.serving.repository.left_out import MODEL_SUFFIXES
 from batcher.serving.repository.stores.store import Store, StoredFile
 from batcher.serving.repository.stores.web import WebStore
 
+_ENDS = (*MODEL_SUFFIXES, ".json", ".txt")
+"""What the names of such files end with; the last two are those of XGBoost and LightGBM."""
+
 _ADDRESS = re.compile(r"(\w+://.+)/([^/]+?)(?::(\w+))?", re.DOTALL)
 
 
@@ -38,7 +41,7 @@ class FileAddress(NamedTuple):
 def file_address(address: str) -> FileAddress | None:
     """Return what the plain `address` of one file means; None for that of a folder."""
     found = _ADDRESS.fullmatch(address)
-    if found is None or not found[2].endswith(MODEL_SUFFIXES):
+    if found is None or not found[2].lower().endswith(_ENDS):
         return None
     return FileAddress(found[1], found[2], found[3] or "")
 
