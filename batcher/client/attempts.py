@@ -19,7 +19,7 @@ from math import ceil, inf
 from secrets import token_hex
 from typing import Generic, TypeVar
 
-from batcher.client.errors import ClientFailure, DeadlineExceeded
+from batcher.client.errors import AnswerLost, ClientFailure, DeadlineExceeded
 from batcher.client.request_building import HttpRequest, Operation
 from batcher.client.response_reading import HttpResponse, failure_of, unpacked
 from batcher.client.retrying import RetryPolicy, next_wait
@@ -67,6 +67,7 @@ class Attempts(Generic[Result]):
         "_failed",
         "_habits",
         "_key",
+        "_lost",
         "_operation",
         "_policy",
         "_timeout",
@@ -92,6 +93,7 @@ class Attempts(Generic[Result]):
         self._timeout = timeout
         self._began = now
         self._failed = 0
+        self._lost = False
         self.deadline = now + timeout
 
     def seconds_left(self, now: float) -> float:
@@ -147,12 +149,16 @@ class Attempts(Generic[Result]):
     def next_wait(self, failure: ClientFailure, now: float, jitter: float) -> float:
         """Return the seconds to wait before the next attempt; `jitter` is 0 to 1.
 
+        An answer that is lost is asked for again once: a request that ends the server would end the
+        server again and again.
+
         Raises:
             ClientFailure: `failure` itself, if there is no next attempt.
         """
         policy, habits = self._policy, self._habits
-        if self._key and habits is not None and habits.keeps_answers:
+        if self._key and habits is not None and habits.keeps_answers and not self._lost:
             policy = replace(policy, repeats_lost=True)
+        self._lost = self._lost or isinstance(failure, AnswerLost)
         wait = next_wait(policy, self._failed, now, self.deadline, failure, jitter)
         if wait is None:
             raise failure

@@ -5,7 +5,9 @@ A call is repeated only if the request surely does not run twice. There are thre
 - No connection could be made.
 - The answer was lost, and the server has said in an answer to an earlier call that it keeps the
   answers to requests with an `Idempotency-Key`. Each inference has such a key, the same at each
-  attempt. (A server that has started anew in between knows no key, and runs the request again.)
+  attempt. (A server that has started anew in between knows no key, and runs the request again.
+  So a lost answer is asked for again once in a call: a request that kills its server kills the
+  server once more, and not with all attempts.)
 - The server refused the request and sent `Retry-After`. The server sends that header with no other
   answer: a deadline that passed is a 503 without `Retry-After`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batcher.client import AnswerLost
+from batcher.client import AnswerLost, ClientFailure, NotConnected
 from batcher.client.attempts import Attempts, ClientOptions, checked_options
 from batcher.client.request_building import ReadyOperation, infer_operation
 from batcher.client.response_reading import HttpResponse, InferResult
@@ -48,6 +48,18 @@ def test_a_lost_answer_is_asked_for_again_where_the_server_keeps_answers() -> No
     known = call(client)
     key(known)
     assert known.next_wait(LOST, 0.0, 0.0) == 0.1
+
+
+@pytest.mark.parametrize("between", [[], [NotConnected("it starts anew")]])
+def test_a_request_that_ends_the_server_is_repeated_once(between: list[ClientFailure]) -> None:
+    client = checked_options(*OPTIONS)
+    answered(call(client), "idempotency-replayed")
+    fatal = call(client)
+    key(fatal)
+    for failure in (LOST, *between):
+        assert fatal.next_wait(failure, 0.0, 0.0) > 0
+    with pytest.raises(AnswerLost):
+        fatal.next_wait(LOST, 0.0, 0.0)
 
 
 def test_to_a_server_that_keeps_none_no_more_keys_are_sent() -> None:
