@@ -70,6 +70,28 @@ def test_large_steps_find_it_too_where_the_stable_version_has_a_past(share: floa
     assert found >= 96
 
 
+@pytest.mark.parametrize(("share", "most"), [(50.0, 220), (75.0, 450), (90.0, 1140), (100.0, 210)])
+def test_without_a_past_a_large_first_step_finds_it_as_late_as_the_page_says(
+    share: float, most: int
+) -> None:
+    found = 0
+    for seed in range(40):
+        on = trial(steps=(share,), every=86_400)
+        Users(on, seed, 0.1, 0.0).send(most)
+        found += on.outcome is Outcome.ROLLED_BACK
+    assert found >= 36
+
+
+@pytest.mark.parametrize("share", [75.0, 90.0])
+def test_equal_versions_without_a_past_are_not_rolled_back_at_large_steps(share: float) -> None:
+    alarms = 0
+    for seed in range(60):
+        on = trial(steps=(share,), every=86_400)
+        Users(on, seed, 0.02, 0.02).send(1000)
+        alarms += on.outcome is Outcome.ROLLED_BACK
+    assert alarms == 0
+
+
 @pytest.mark.parametrize("share", [40.0, 75.0, 100.0])
 def test_equal_versions_with_a_past_are_not_rolled_back_at_large_steps(share: float) -> None:
     alarms = 0
