@@ -143,6 +143,15 @@ class ModelSettings(TrafficSettings):
         """Whether a free model takes what waits, but for clients that return."""
         return self.policy in EAGER_POLICIES
 
+    def contradiction(self) -> tuple[str, str, object] | None:
+        """Return the setting that contradicts another, what was expected of it, and what came."""
+        levels, most = len(self.level_weights), self.max_batch_size
+        if self.default_priority > levels:
+            return "default_priority", f"1 to {levels}, a level", self.default_priority
+        if too_big := [size for size in self.preferred_batch_sizes if size > most]:
+            return "preferred_batch_sizes", f"at most max_batch_size ({most})", too_big
+        return super().contradiction()
+
     @property
     def timeout(self) -> float:
         """Seconds from arrival to the deadline of a request without a deadline of its own."""

@@ -244,15 +244,6 @@ class ServerSettings(Section):
 
     def _consistent(self, section: tuple[str, ...], settings: ModelSettings) -> ModelSettings:
         """Return `settings`, or raise ConfigError about two that contradict each other."""
-        levels = len(settings.level_weights)
-        if settings.default_priority > levels:
-            key = (*section, "default_priority")
-            raise self._wrong(key, f"1 to {levels}, a level", settings.default_priority)
-        most = settings.max_batch_size
-        too_big = [size for size in settings.preferred_batch_sizes if size > most]
-        if too_big:
-            key = (*section, "preferred_batch_sizes")
-            raise self._wrong(key, f"at most max_batch_size ({most})", too_big)
         if contradiction := settings.contradiction():
             name, expected, got = contradiction
             raise self._wrong((*section, name), expected, got)

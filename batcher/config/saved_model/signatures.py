@@ -7,12 +7,13 @@ without TensorFlow, whose import takes seconds. The numbers of the fields are th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import SEEK_END
 from pathlib import Path
 from typing import NamedTuple
 
-from batcher.config.wire_messages import Message, MessageReader
+from batcher.config.wire_messages import Field, Message, MessageReader
 
 FILE = "saved_model.pb"
 """The name of the file."""
@@ -25,6 +26,9 @@ _OF_LOADING = "__saved_model_init_op"
 
 MAX_TENSORS = 4096
 """Inputs, or outputs, of all signatures together: real files have a few."""
+
+MAX_FIELDS = 100_000
+"""Fields that are read: the graph itself, which has most of a file's, is passed over as one."""
 
 _DTYPES = {
     1: "FP32",
@@ -97,6 +101,15 @@ class _Reader(MessageReader):
     """Reads the signatures of one file."""
 
     _count = 0
+    _fields = 0
+
+    def fields(self, message: Message) -> Iterator[Field]:
+        """Yield number and value of each field. Raises ValueError: there are too many."""
+        for each in super().fields(message):
+            self._fields += 1
+            if self._fields > MAX_FIELDS:
+                raise ValueError(f"expected at most {MAX_FIELDS} fields beside the graph; got more")
+            yield each
 
     def saved_model(self, message: Message) -> SavedModelFile:
         graphs = list(self.messages(message, 2))

@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from batcher.config.triton.text_format import Field, Message, Word
+from batcher.errors import ConfigError
 
 Handler = Callable[["Reading", Field], None]
 """Takes one field into what is being read."""
+
+
+MAX_NUMBER = (1 << 63) - 1
+"""The largest number that a field of Triton's holds."""
+
+MAX_FAULTS = 100
+"""Refused fields that are named: a person mends these first, and whoever writes more wants none."""
 
 
 class Reading:
@@ -46,8 +54,20 @@ class Reading:
         return f"{self.file}:{line}"
 
     def refuse(self, field: Field, why: str) -> None:
-        """Note that `field` is not served."""
-        self.faults.append(f"{self.place(field.line)}: {field.name}: {why}")
+        """Note that `field` is not served. Raises ConfigError: there are too many such fields."""
+        self.fault(field.line, f"{field.name:.200}: {why}")
+
+    def fault(self, line: int, why: str) -> None:
+        """Note what is wrong in a line. Raises ConfigError: too much is wrong."""
+        self.faults.append(f"{self.place(line)}: {why}")
+        if len(self.faults) == MAX_FAULTS:
+            self.check()
+
+    def check(self) -> None:
+        """Raise ConfigError with all faults, if there are any."""
+        if self.faults:
+            by_line = sorted(self.faults, key=lambda fault: int(fault.split(":", 2)[1]))
+            raise ConfigError("\n".join(by_line))
 
     def note(self, field: Field, why: str) -> None:
         """Note that `field` has no meaning here."""
@@ -78,8 +98,9 @@ class Reading:
             value = int(field.value, 0) if isinstance(field.value, Word) else None
         except ValueError:
             value = None
-        if value is None or value < least:
-            self.refuse(field, f"expected a whole number from {least} on; got {shown(field)}")
+        if value is None or not least <= value <= MAX_NUMBER:
+            most = "on" if value is None or value < least else f"to {MAX_NUMBER}"
+            self.refuse(field, f"expected a whole number from {least} {most}; got {shown(field)}")
             return None
         return value
 

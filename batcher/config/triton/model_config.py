@@ -14,10 +14,15 @@ from batcher.config.reading import Source, validate
 from batcher.config.triton import running, tensors
 from batcher.config.triton.fields import Handler, Reading, ignored, refused
 from batcher.config.triton.text_format import Field, Message, parse
+from batcher.core.error_text import brief
+from batcher.core.names import name_fault
 from batcher.errors import ConfigError
 
 CONFIG = "config.pbtxt"
 """The name of the file."""
+
+MAX_PATH_CHARS = 1000
+"""Characters of a file's name with its folders: no system opens one of 4,096 bytes."""
 
 MAX_CONFIG_BYTES = 1 << 20
 """Bytes of a file: real ones have a few thousand."""
@@ -86,7 +91,7 @@ def read_config(path: Path, name: str, folder: Path) -> ModelConfig:
     _check_once(reading, top)
     _Top(reading, name).read(top)
     _finish(reading, top, folder)
-    tensors.checked(reading)
+    reading.check()
     source = Source(reading.values, dict(reading.origins))
     return ModelConfig(source, _checked_settings(reading), tuple(reading.notes))
 
@@ -150,8 +155,9 @@ class _Top:
 
     def _file(self, reading: Reading, field: Field) -> None:
         text = reading.text(field)
-        if not text or Path(text).is_absolute() or ".." in Path(text).parts:
-            reading.refuse(field, f"expected a file in the folder of a version; got {text!r}")
+        steps = Path(text).parts
+        if not steps or len(text) > MAX_PATH_CHARS or any(map(name_fault, steps)):
+            reading.refuse(field, f"expected a file in the folder of a version; got {brief(text)}")
             return
         reading.values["file"] = text
         reading.origins[("file",)] = reading.place(field.line)
@@ -178,10 +184,9 @@ def _finish(reading: Reading, top: Message, folder: Path) -> None:
     if "format" not in reading.values and not names & {"platform", "backend"}:
         found = [each for each in dict(_FORMATS.values()).items() if (folder / each[1]).exists()]
         if not found:
-            reading.faults.append(
-                f"{reading.file}:1: backend: expected one of {', '.join(_FORMATS)}, or a file "
-                "model.onnx, model.pt or model.savedmodel; got none"
-            )
+            files = "model.onnx, model.pt or model.savedmodel"
+            known = ", ".join(_FORMATS)
+            reading.fault(1, f"backend: expected one of {known}, or a file {files}; got none")
             return
         # As Triton does: the name of the file tells the backend.
         reading.values["format"] = found[0][0]
@@ -196,10 +201,16 @@ def _finish(reading: Reading, top: Message, folder: Path) -> None:
 
 
 def _checked_settings(reading: Reading) -> dict[str, Any]:
-    """Return the settings as `config.yaml` has them. Raises ConfigError: one is out of bounds."""
+    """Return the settings as `config.yaml` has them.
+
+    Raises ConfigError: one is out of bounds, or contradicts another.
+    """
     origins = {key[1:]: place for key, place in reading.origins.items() if key[:1] == ("settings",)}
     source = Source(dict(reading.settings), {(): reading.file, **origins})
     checked = validate(ModelSettings, source, {})
+    if contradiction := checked.contradiction():
+        setting, expected, got = contradiction
+        raise ConfigError(f"{source.origin((setting,))}: {setting}: expected {expected}; got {got}")
     return {name: getattr(checked, name) for name in reading.settings}
 
 

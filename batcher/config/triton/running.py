@@ -15,6 +15,9 @@ from batcher.config.triton.fields import (
 )
 from batcher.config.triton.text_format import Field, Message
 
+MAX_DIGITS = 10
+"""Digits from which on a number in a text is none of threads."""
+
 _OWN_ANSWER = "each answer goes to its own request, in whatever order answers come"
 _DEADLINE = "a request that is late here fails, and none goes on after its deadline"
 
@@ -52,7 +55,8 @@ def dynamic_batching(reading: Reading, field: Field) -> None:
 def _preferred(reading: Reading, field: Field) -> None:
     if size := reading.number(field, 1):
         sizes = reading.settings.get("preferred_batch_sizes", [])
-        reading.set("preferred_batch_sizes", [*sizes, size], field.line)
+        sizes.append(size)
+        reading.set("preferred_batch_sizes", sizes, field.line)
 
 
 def _delay(reading: Reading, field: Field) -> None:
@@ -239,7 +243,7 @@ def parameters(reading: Reading, field: Field) -> None:
 def _parameter(reading: Reading, field: Field, name: str, text: str) -> None:
     """Take a parameter by its name and its text."""
     setting = _PARAMETERS.get(name)
-    if setting is not None and text.isdecimal():
+    if setting is not None and text.isdecimal() and len(text) < MAX_DIGITS:
         if int(text):  # 0 leaves the number to the library
             reading.set(setting, int(text), field.line)
     elif name == "TF_SIGNATURE_DEF" and text:

@@ -14,11 +14,14 @@ from batcher.config.triton.fields import (
     shown,
 )
 from batcher.config.triton.text_format import Field, Message
+from batcher.core.error_text import brief
 from batcher.core.spec import DATATYPES
-from batcher.errors import ConfigError
 
 TYPES = {f"TYPE_{'STRING' if name == 'BYTES' else name}": name for name in DATATYPES}
 """Triton's names of the datatypes."""
+
+MAX_LABELS_BYTES = 16 << 20
+"""Bytes of a file of labels: those of a million classes."""
 
 
 class _Tensor:
@@ -63,14 +66,17 @@ class _Tensor:
         name = reading.text(field)
         if not name:
             return
-        path = reading.folder / name
-        if not path.resolve().is_relative_to(reading.folder.resolve()) or not path.is_file():
-            reading.refuse(field, f"expected a file beside {reading.file}; got {name!r}")
-            return
         try:
-            self.values["labels"] = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as err:
-            reading.refuse(field, f"expected a file of text; got {name!r}: {err}")
+            path = (reading.folder / name).resolve()
+            if not path.is_relative_to(reading.folder.resolve()) or not path.is_file():
+                reading.refuse(field, f"expected a file beside {reading.file}; got {brief(name)}")
+            elif path.stat().st_size > MAX_LABELS_BYTES:
+                most = f"at most {MAX_LABELS_BYTES} bytes"
+                reading.refuse(field, f"expected a file of {most}; got a larger one, {brief(name)}")
+            else:
+                self.values["labels"] = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as err:  # ValueError: no text, or no name that a file can have
+            reading.refuse(field, f"expected a file of text; got {brief(name)}: {err}")
 
     def handlers(self, is_input: bool) -> dict[str, Handler]:
         """Return the handler of each field."""
@@ -167,10 +173,9 @@ def without_batch(reading: Reading, top: Message) -> None:
     for line, first in firsts:
         if first not in ([-1], [1]):
             got = f"dims that begin with {first[0]}" if first else "no dims"
-            reading.faults.append(
-                f"{reading.place(line)}: dims: expected, with max_batch_size 0, dims that begin "
-                f"with -1 or 1, the rows; got {got}: no axis counts rows, so nothing can be batched"
-            )
+            why = f"got {got}: no axis counts rows, so nothing can be batched"
+            expected = "expected, with max_batch_size 0, dims that begin with -1 or 1, the rows"
+            reading.fault(line, f"dims: {expected}; {why}")
     if firsts and all(first == [1] for _, first in firsts):
         reading.set("max_batch_size", 1, firsts[0][0])
     for kind in ("inputs", "outputs"):
@@ -213,10 +218,3 @@ def with_warmup(reading: Reading) -> None:
         shape = shapes.get(entry["name"])
         if shape and -1 in entry["shape"] and len(shape) == len(entry["shape"]):
             entry["warmup_shape"] = shape
-
-
-def checked(reading: Reading) -> None:
-    """Raise ConfigError with all faults, if there are any."""
-    if reading.faults:
-        by_line = sorted(reading.faults, key=lambda fault: int(fault.split(":", 2)[1]))
-        raise ConfigError("\n".join(by_line))

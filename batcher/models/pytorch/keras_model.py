@@ -4,7 +4,8 @@ On that backend a model of Keras is a `torch.nn.Module`. So it runs on the infer
 device of any other module, and its rows share batches. Keras asks for its backend once, when it is
 imported. A program that has imported it with another backend cannot serve such models.
 
-A file may hold a Lambda layer, whose code is a pickle: it is read only with `trusted: true`.
+A file may hold a Lambda layer, whose code is a pickle: it is read only with `trusted: true`. It is
+a zip, whose list is looked through before Keras reads it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
 from batcher.core.error_text import brief_names
 from batcher.errors import ModelLoadError
 from batcher.models.pytorch.module import TorchModule
+from batcher.models.zip_entries import check_entries
 
 
 def keras_on_torch() -> Any:
@@ -38,11 +41,13 @@ def load_keras(file: Path, trusted: bool) -> Any:
     """Return the model in a file, for inference alone.
 
     Raises:
-        ModelLoadError: Keras runs on another backend, or the file holds code and is not `trusted`.
+        ModelLoadError: Keras runs on another backend, or the file holds code and is not `trusted`,
+            or is no zip of files that a model may have.
 
     Inference thread.
     """
     keras = keras_on_torch()
+    _check_archive(file)
     try:
         return keras.saving.load_model(str(file), compile=False, safe_mode=not trusted)
     except ValueError as err:
@@ -52,6 +57,17 @@ def load_keras(file: Path, trusted: bool) -> Any:
             f"expected `trusted: true`; got {file.name} with a Lambda layer, whose code is a "
             "pickle and runs when it is read: set `trusted: true` for this model if you know who "
             "made the file"
+        ) from err
+
+
+def _check_archive(file: Path) -> None:
+    """Check what the list of the zip says. Raises ModelLoadError. Any thread."""
+    try:
+        with ZipFile(file) as archive:
+            check_entries(archive.infolist(), file)
+    except (BadZipFile, OSError, NotImplementedError) as err:
+        raise ModelLoadError(
+            f"{file.name}: expected a file that `model.save` of Keras 3 has made, a zip; got {err}"
         ) from err
 
 

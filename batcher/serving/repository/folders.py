@@ -246,7 +246,10 @@ def define(folder: ModelFolder, trusted: bool) -> ModelDefinition:
     """Return what the `model.yaml` in `folder` says, or the single file. Raises ConfigError."""
     if folder.single is not None:
         return define_single(folder.single, folder.name, folder.version, trusted)
-    return load_model_definition(folder.name, folder.version, folder.folder)
+    try:
+        return load_model_definition(folder.name, folder.version, folder.folder)
+    except OSError as err:  # such as a name in `model.yaml` that is too long for any file
+        raise ConfigError(f"{folder.folder}: expected files that can be read; {err}") from err
 
 
 def settings_for(folder: ModelFolder, settings: ServerSettings) -> ModelSettings:

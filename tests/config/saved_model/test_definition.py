@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
-from batcher.config.saved_model.signatures import FILE, MAX_TENSORS, read_saved_model
+from batcher.config.saved_model.signatures import FILE, MAX_FIELDS, MAX_TENSORS, read_saved_model
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError
 from batcher.serving.repository.folders import find_models, find_versions
@@ -160,6 +160,11 @@ REFUSED = {
         saved_model({"a": field(1, field(1, "x")) * (MAX_TENSORS + 1)}),
         None,
         f"expected at most {MAX_TENSORS} inputs and outputs; got more",
+    ),
+    "more fields than anybody writes": (
+        field(2, b"") * (MAX_FIELDS + 1),
+        None,
+        f"expected at most {MAX_FIELDS} fields beside the graph; got more",
     ),
 }
 

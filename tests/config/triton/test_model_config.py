@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from batcher.config.model_file import load_model_definition
 from batcher.config.settings import ServerSettings
+from batcher.config.triton.model_config import read_config, settings_of
+from batcher.config.triton.tensors import MAX_LABELS_BYTES
 from batcher.config.triton.text_format import MAX_DEPTH, parse
 from batcher.errors import ConfigError
 from batcher.serving.repository.folders import find_models, settings_for
@@ -155,6 +157,42 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except ConfigError:
         return
     assert isinstance(parsed.fields, list)
+
+
+ODD = {
+    "a delay of 400 digits": "dynamic_batching { max_queue_delay_microseconds: %s }" % ("9" * 400),
+    "threads of 5000 digits": 'parameters { key: "intra_op_thread_count" value '
+    '{ string_value: "%s" } }' % ("9" * 5000),
+    "a file with a zero byte": r'default_model_filename: "a\000b"',
+    "a file with a long name": 'default_model_filename: "%s"' % ("a" * 5000),
+    "a file with a long path": 'default_model_filename: "%s"' % ("a/" * 3000),
+    "a file above": 'default_model_filename: "a/../../b"',
+    "labels with a zero byte": 'output { name: "z" label_filename: "a\\000b" }',
+    "labels above": 'output { name: "z" label_filename: "../m2/labels.txt" }',
+    "labels through a link": 'output { name: "z" label_filename: "link" }',
+    "labels without an end": 'output { name: "z" label_filename: "large.txt" }',
+    "a level that is none": "dynamic_batching { priority_levels: 3 default_priority_level: 9 }",
+    "a size above the largest": "max_batch_size: 8\ndynamic_batching "
+    "{ max_queue_delay_microseconds: 1 preferred_batch_size: 100 }",
+    "more faults than anybody reads": "\n".join(f"field_{number}: 1" for number in range(20_000)),
+    "sizes without an end": "dynamic_batching { preferred_batch_size: [ %s -1 ] }"
+    % ("1 " * 99_999),
+}
+
+
+@pytest.mark.parametrize("odd", list(ODD.values()), ids=list(ODD))
+def test_what_is_odd_is_refused_by_field_and_line(odd: str, tmp_path: Path) -> None:
+    version = tmp_path / "m" / "1"
+    version.mkdir(parents=True)
+    (version.parent / "link").symlink_to("/etc/passwd")
+    with (version.parent / "large.txt").open("wb") as file:
+        file.truncate(MAX_LABELS_BYTES + 1)
+    config = version.parent / "config.pbtxt"
+    config.write_text(f'backend: "onnxruntime"\n{odd}\n')
+    with pytest.raises(ConfigError, match=r"^config\.pbtxt:\d+: \w+: expected ") as caught:
+        read_config(config, "m", version)
+    assert len(str(caught.value)) < 100_000
+    assert settings_of(version, "m") == {}
 
 
 def test_a_reshape_is_a_view_for_clients_alone_and_in_batches(

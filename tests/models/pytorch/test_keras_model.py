@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import stat
 import sys
+import zipfile
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
 from batcher.errors import ModelLoadError
+from batcher.models.zip_entries import FREE_BYTES
 from tests.support.model_folders import Folders
 from tests.support.model_folders import folders as folders
 
@@ -31,3 +36,37 @@ def test_another_backend_is_refused_with_the_variable_to_set(
     definition = folders.define("format: keras\nfile: net.keras", {"net.keras": b""})
     with pytest.raises(ModelLoadError, match="got tensorflow: set KERAS_BACKEND=torch"):
         folders.load(definition)
+
+
+def zipped(name: str, content: bytes = b"", kind: int = stat.S_IFREG) -> bytes:
+    entry = zipfile.ZipInfo(name)
+    entry.create_system = 3
+    entry.external_attr = (kind | 0o777) << 16
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("config.json", b"{}")
+        archive.writestr(entry, content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (zipped("assets/../../x"), "got a name that leads out of it: 'assets/../../x'"),
+        (zipped("/tmp/x"), "got an absolute name"),
+        (zipped("assets/x", b"/etc", stat.S_IFLNK), "got a link: 'assets/x'"),
+        (zipped("model.weights.h5", bytes(2 * FREE_BYTES)), "for each byte of the archive; got"),
+        (b"\x89HDF of an older Keras", "expected a file that `model.save` of Keras 3 has made"),
+    ],
+    ids=["up", "absolute", "link", "bomb", "no zip"],
+)
+def test_a_zip_that_may_do_harm_is_not_handed_to_keras(
+    content: bytes, got: str, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SimpleNamespace(backend=lambda: "torch")
+    monkeypatch.setitem(sys.modules, "keras", MagicMock(config=config))
+    definition = folders.define("format: keras\nfile: net.keras", {"net.keras": content})
+    with pytest.raises(ModelLoadError, match=got):
+        folders.load(definition)
+    sys.modules["keras"].saving.load_model.assert_not_called()

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from batcher.errors import ModelLoadError
-from batcher.models.torchserve import archive as extraction
-from batcher.models.torchserve.archive import FREE_BYTES, extract
+from batcher.models import zip_entries
+from batcher.models.torchserve.archive import extract
 from batcher.models.torchserve.manifest import read_manifest
+from batcher.models.zip_entries import FREE_BYTES
 from tests.support.archives import archive, manifest
 
 
@@ -92,7 +93,7 @@ def test_a_bomb_whose_list_lies_ends_where_the_list_says(tmp_path: Path) -> None
 def test_more_files_than_any_model_has_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extraction, "MAX_FILES", 3)
+    monkeypatch.setattr(zip_entries, "MAX_FILES", 3)
     file = zipped(tmp_path / "m.mar", *((f"f{place}", b"") for place in range(3)))
     with pytest.raises(ModelLoadError, match="expected at most 3 files; got 4"):
         extracted(file, tmp_path)
@@ -103,6 +104,19 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.mar").write_bytes(content)
     with pytest.raises(ModelLoadError, match="expected an archive that torch-model-archiver"):
         extracted(tmp_path / "m.mar", tmp_path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_content_that_is_damaged_names_the_archive(tmp_path: Path, method: int) -> None:
+    file = tmp_path / "m.mar"
+    with zipfile.ZipFile(file, "w", method) as target:
+        target.writestr("h.py", b"print()\n" * 100)
+    data = bytearray(file.read_bytes())
+    content = data.index(b"h.py") + len("h.py")
+    data[content : content + 20] = b"\xff" * 20
+    file.write_bytes(data)
+    with pytest.raises(ModelLoadError, match=r"m\.mar: expected an archive that torch-model"):
+        extracted(file, tmp_path)
 
 
 def test_a_sound_archive_is_extracted_with_its_folders(tmp_path: Path) -> None:

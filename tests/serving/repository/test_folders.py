@@ -10,7 +10,7 @@ import pytest
 
 from batcher.config.settings import ServerSettings, load_settings
 from batcher.errors import ConfigError
-from batcher.serving.repository.folders import find_models
+from batcher.serving.repository.folders import define, find_models
 from batcher.serving.repository.listing import MAX_LEFT_OUT, ModelFolder
 
 ROOT = Path(__file__).parents[3]
@@ -346,3 +346,11 @@ class TestUnreadable:
         monkeypatch.setattr(Path, "iterdir", refuse)
         with pytest.raises(ConfigError, match=r"model_repository: .* can be read: .*denied"):
             find_models(ServerSettings(), tmp_path)
+
+
+def test_a_name_in_model_yaml_that_no_file_can_have_is_an_error_of_that_model(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model.yaml").write_text(f"format: onnx\nfile: {'x' * 5000}\n")
+    with pytest.raises(ConfigError, match="expected files that can be read; .* too long"):
+        define(ModelFolder("m", "1", tmp_path), False)
