@@ -111,7 +111,10 @@ class Calls:
     Attributes:
         disclosure: decides what clients learn of errors.
         seconds: the clock.
+        running: calls whose message is here and which have not ended, streams included.
     """
+
+    running = 0
 
     def __init__(
         self, service: str, answer_log: AnswerLog, disclosure: Disclosure, peer_of: PeerOf
@@ -137,6 +140,7 @@ class Calls:
 
         async def handle(data: Any, context: Context) -> Any:
             began, message = self.seconds(), None
+            self.running += 1
             try:
                 message = parse(data)
                 result = await answer(message, context)
@@ -147,6 +151,8 @@ class Calls:
                 self.failed(name, err, began, message, context)
                 data = message = None  # the library keeps the error for a while, and this frame
                 await context.abort(*self.status_of(err, context))
+            finally:
+                self.running -= 1
             self.answered(name, began, result, context)
             return result
 

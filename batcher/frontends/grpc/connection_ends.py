@@ -19,15 +19,12 @@ import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from twisted.logger import Logger
-
+from batcher.frontends.grpc.closing_log import ClosingLog
 from batcher.frontends.grpc.frames import NO_MORE_CALLS, FrameFollower
 from batcher.frontends.grpc.open_calls import OpenCalls
 from batcher.frontends.grpc.opening import PREFACE, BadOpening, Opening
 from batcher.frontends.listening.ending import DRAIN_GRACE_S
 from batcher.frontends.listening.tls_transport import TlsTransport
-
-_log = Logger()
 
 NAME_KEPT_S = 5.0
 """Seconds for which it is known who stood behind a connection that has ended.
@@ -75,6 +72,8 @@ class Port(Protocol):
         waited_for: those of them whose client's turn it is.
         peers: who stands behind a connection of the library, by the name that the library gives.
         limits: returns the limits of today.
+        closings: tells of connections that were closed for what came on them.
+        is_answering: returns whether any call is being answered.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -85,6 +84,8 @@ class Port(Protocol):
     waited_for: set[ClientEnd]
     peers: dict[str, str]
     limits: Callable[[], GrpcLimits]
+    closings: ClosingLog
+    is_answering: Callable[[], bool]
 
     def connected(self) -> socket.socket:
         """Return a new connection to the library; raises OSError where none can be had."""
@@ -156,6 +157,7 @@ class LibraryEnd(_End):
         if self._own_frame:
             data = self._pass_own_frame(data)
         self._frames.follow(data)
+        self._client.has_moved = True
         self._client.transport.write(data)
 
     def tell(self, frame: bytes) -> None:
@@ -190,7 +192,15 @@ class ClientEnd(_End):
     | the connection is open, or has its first call | the client is told to begin no more calls |
     | the client reads that | it closes the connection once it has the answers to its calls |
     | the connection has had no call for `DRAIN_GRACE_S` | the port closes it |
+    | no call is answered, and nothing comes or goes for as long | the port closes it, too |
+
+    The last row is of calls whose message does not come: the library waits for it for ever.
+
+    Attributes:
+        has_moved: whether anything has passed, either way, since the last look.
     """
+
+    has_moved = False
 
     def __init__(self, port: Port) -> None:
         """Belong to `port`."""
@@ -253,7 +263,7 @@ class ClientEnd(_End):
         try:
             passed = self._opening.receive(data, self._library.has_spoken)
         except BadOpening as err:
-            _log.info("gRPC: closed the connection of {who}: {why}", who=self._peer, why=err)
+            self._port.closings.write(self._peer, err)
             self.abort()
             return
         if passed and passed[0] is PREFACE:
@@ -265,9 +275,10 @@ class ClientEnd(_End):
 
     def _pass_on(self, data: bytes) -> None:
         """Pass on frames of the client."""
+        self.has_moved = True
         self._frames.follow(data)
         if self._calls.are_too_many:
-            _log.info("gRPC: closed the connection of {who}: too many calls", who=self._peer)
+            self._port.closings.write(self._peer, "too many calls")
             self.abort()
             return
         self._library.transport.write(data)
@@ -286,7 +297,7 @@ class ClientEnd(_End):
 
     def look_drained(self) -> None:
         """Close the connection once the client has had no call for long enough; the port drains."""
-        if self._calls.numbers or self.transport.is_closing():
+        if self._awaits_answers() or self.transport.is_closing():
             self._grace_left = DRAIN_GRACE_S
             return
         self._grace_left -= LOOK_INTERVAL_S
@@ -294,6 +305,14 @@ class ClientEnd(_End):
             self.end()
             if self._library.transport is not None:
                 self._library.transport.abort()
+
+    def _awaits_answers(self) -> bool:
+        """Return whether a call of the client may still get its answer."""
+        has_moved, self.has_moved = self.has_moved, False
+        if not self._calls.numbers:
+            return False
+        has_unread = self.transport.get_write_buffer_size() > 0
+        return has_moved or has_unread or self._port.is_answering()
 
     def eof_received(self) -> None:
         """End as the library does: a client that sends no more wants no answer."""

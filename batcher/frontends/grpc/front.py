@@ -274,6 +274,7 @@ class RpcFront:
         checks = Calls(HEALTH_SERVICE, self._answer_log, self._disclosure, port.peer_of)
         self._health = HealthService(lambda: unready_error(engine) is None, self._stopping)
         engine.watch(self._health.changed)
+        port.is_answering = lambda: calls.running + checks.running > 0
         inference = Inference(engine, port.peer_of)
         limits = settings.max_pipelined_requests, settings.write_timeout_s
         self._streams = streams = Streams(inference, calls, *limits, self._stopping)

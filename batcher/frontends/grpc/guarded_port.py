@@ -27,6 +27,7 @@ from batcher.config.settings import ServerSettings
 from batcher.core.own_folder import OwnFolder
 from batcher.core.waiters import Waiters
 from batcher.errors import ConfigError
+from batcher.frontends.grpc.closing_log import ClosingLog
 from batcher.frontends.grpc.connection_ends import LOOK_INTERVAL_S, ClientEnd, GrpcLimits
 from batcher.frontends.listening.asyncio_ports import LoopPorts
 from batcher.frontends.listening.ending import LAST_ANSWERS_S
@@ -54,6 +55,8 @@ class GuardedPort:
         is_draining: whether every connection is to end behind its calls.
         is_over: whether the library has ended for good.
         peers: who stands behind a connection of the library, by the name that the library gives.
+        closings: tells of connections that were closed for what came on them.
+        is_answering: returns whether any call is being answered.
     """
 
     is_draining = False
@@ -81,6 +84,8 @@ class GuardedPort:
         self.waited_for: set[ClientEnd] = set()
         self._emptied = Waiters()
         self.peers: dict[str, str] = {}
+        self.closings = ClosingLog(self.loop.time)
+        self.is_answering: Callable[[], bool] = lambda: True
         self._connecting: set[asyncio.Task[None]] = set()
         listeners = _listeners(settings)
         self.port: int = listeners[0].getsockname()[1]

@@ -66,7 +66,11 @@ class Streams:
 
     async def answer(self, messages: Messages, context: Context) -> None:
         """Answer the requests of one stream, in their order. Reactor thread."""
-        await _Stream(self, messages, context).answer()
+        self._calls.running += 1
+        try:
+            await _Stream(self, messages, context).answer()
+        finally:
+            self._calls.running -= 1
 
     async def answer_one(self, data: bytes, context: Context) -> StreamAnswer:
         """Answer one request of a stream; an error goes into the answer. Reactor thread."""

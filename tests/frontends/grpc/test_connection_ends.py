@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from batcher.frontends.grpc.closing_log import LOG_INTERVAL_S, ClosingLog
 from batcher.frontends.grpc.connection_ends import LINGER_S, LOOK_INTERVAL_S, ClientEnd, LibraryEnd
 from batcher.frontends.grpc.frames import END_HEADERS, END_STREAM, HEADERS, NO_MORE_CALLS
 from batcher.frontends.grpc.open_calls import MAX_OPEN_CALLS
@@ -76,6 +78,10 @@ class Port:
         self.waited_for: set[ClientEnd] = set()
         self.peers: dict[str, str] = {}
         self.limits: Any = lambda: LIMITS
+        self.seconds = 0.0
+        self.closings = ClosingLog(lambda: self.seconds)
+        self.answering = True
+        self.is_answering = lambda: self.answering
         self.unreachable_for = 0
         self.reasons: list[OSError] = []
         self.tasks: list[Coroutine[Any, Any, None]] = []
@@ -253,6 +259,46 @@ def test_a_drained_connection_ends_behind_its_calls_and_its_client_is_told_at_on
     drained_looks(end, 30)
     assert (transport.events, port.inner.events) == (["close"], ["abort"])
     assert transport.written == SETTINGS + NO_MORE_CALLS + END_OF_ANSWER
+
+
+def test_a_call_whose_message_does_not_come_holds_up_no_drain() -> None:
+    port = Port()
+    end, transport = opened(port)
+    transport.protocol.data_received(CALL)
+    drain(port)
+    drained_looks(end, 30)
+    assert transport.events == [], "it may be the call that is being answered"
+    port.answering = False
+    for _ in range(5):
+        transport.protocol.data_received(HALF_ANSWER)  # its message comes, however slowly
+        drained_looks(end, DRAIN_GRACE_S)
+    transport.unsent = 1
+    drained_looks(end, 30)
+    assert transport.events == [], "the client has still to read something"
+    transport.unsent = 0
+    drained_looks(end, DRAIN_GRACE_S)
+    assert (transport.events, port.inner.events) == (["close"], ["abort"])
+
+
+def test_of_connections_that_open_badly_few_lines_tell() -> None:
+    port = Port()
+    lines: list[str] = []
+
+    def note(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(note)
+    for seconds in (0.0, 1.0, LOG_INTERVAL_S - 0.1, LOG_INTERVAL_S, LOG_INTERVAL_S + 1):
+        port.seconds = seconds
+        end, transport = taken(port)
+        port.run()
+        port.tasks.clear()
+        end.data_received(b"GET / HTTP/1.1")
+        assert transport.events == ["abort"]
+    globalLogPublisher.removeObserver(note)
+    assert len(lines) == 2
+    assert "192.0.2.1:5000: expected the preface of HTTP/2" in lines[0]
+    assert lines[1].endswith("(2 more since the last such line)")
 
 
 def test_the_ports_own_frame_stands_between_two_frames_of_the_library() -> None:
