@@ -161,5 +161,5 @@ setup(
         "bench": BENCH,
         "docs": DOCS,
     },
-    entry_points={"console_scripts": ["batcher = batcher.app.cli:main"]},
+    entry_points={"console_scripts": ["batcher = batcher.app.entry:main"]},
 )
