@@ -352,5 +352,5 @@ def test_a_name_in_model_yaml_that_no_file_can_have_is_an_error_of_that_model(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "model.yaml").write_text(f"format: onnx\nfile: {'x' * 5000}\n")
-    with pytest.raises(ConfigError, match="expected files that can be read; .* too long"):
+    with pytest.raises(ConfigError, match=r"expected files that can be read; .* too long"):
         define(ModelFolder("m", "1", tmp_path), False)
