@@ -130,12 +130,9 @@ class Calls:
         self._answer_log = answer_log
 
     def unary(self, name: str, answer: AnswerCall, parse: Parse) -> tuple[str, Handler]:
-        """Return name and handler of a call with one request and one answer.
+        """Return name and handler of the call `name`, with one request and one answer.
 
-        Args:
-            name: of the call.
-            answer: answers a message; what it raises becomes the status of the call.
-            parse: makes a message of its bytes.
+        `parse` makes a message of bytes. What `answer` raises becomes the status of the call.
         """
 
         async def handle(data: Any, context: Context) -> Any:

@@ -59,6 +59,7 @@ class GuardedPort:
         is_answering: returns whether any call is being answered.
     """
 
+    is_answering: Callable[[], bool]
     is_draining = False
     is_over = False
     _closed = False
@@ -67,10 +68,7 @@ class GuardedPort:
     _cutting: asyncio.TimerHandle | None = None
 
     def __init__(
-        self,
-        settings: ServerSettings,
-        limits: Callable[[], GrpcLimits],
-        tls: Tls | None,
+        self, settings: ServerSettings, limits: Callable[[], GrpcLimits], tls: Tls | None
     ) -> None:
         """Take the port; no connection is taken before `open`. A loop has to run.
 
@@ -85,7 +83,6 @@ class GuardedPort:
         self._emptied = Waiters()
         self.peers: dict[str, str] = {}
         self.closings = ClosingLog(self.loop.time)
-        self.is_answering: Callable[[], bool] = lambda: True
         self._connecting: set[asyncio.Task[None]] = set()
         listeners = _listeners(settings)
         self.port: int = listeners[0].getsockname()[1]

@@ -43,12 +43,7 @@ def versions_of(store: Store, address: str, model: str = "") -> list[StoredVersi
 
 
 def push(
-    store: WritableStore,
-    address: str,
-    folder: Path,
-    name: str,
-    version: int | None,
-    tell: Tell,
+    store: WritableStore, address: str, folder: Path, name: str, version: int | None, tell: Tell
 ) -> str:
     """Put the version in `folder` into the `store` at `address`, and return its title.
 
@@ -63,8 +58,6 @@ def push(
     files = _files_in(folder)
     # Before the look at the numbers: to read gigabytes takes a minute, and others push meanwhile.
     sums = "".join(f"{sha256_of(folder / file)}  {file}\n" for file in files).encode()
-    if version is not None and not is_number(str(version)):
-        raise ConfigError(f"--version: expected at most {MAX_VERSION_DIGITS} digits; got more")
     if version is None:
         title = _take_next(store, address, name, sums, tell)
     else:
@@ -92,6 +85,8 @@ def _take_next(store: WritableStore, address: str, name: str, sums: bytes, tell:
 def _take(store: WritableStore, address: str, title: str, sums: bytes, tell: Tell) -> str:
     """Take the number that `title` names, or go on with a push of the same files."""
     name, _, number = title.rpartition("/")
+    if not is_number(number):
+        raise ConfigError(f"--version: expected at most {MAX_VERSION_DIGITS} digits; got more")
     if any(one.version == number for one in versions_of(store, address, name)):
         raise ConfigError(
             f"{address}: expected a new version; got {title}, which is there: name "

@@ -112,7 +112,6 @@ class Stores:
         self._seen: dict[tuple[str, Key], tuple[str, float]] = {}
         self._listed: dict[Place, _Listed] = {}
         self._whole: dict[tuple[str, Key], StoredVersion] = {}
-        self._remembered: set[str] = set()
         self._refused: dict[str, tuple[str, float]] = {}
         self._away: set[str] = set()
         self._not_kept: set[str] = set()
@@ -133,7 +132,6 @@ class Stores:
     def _list(self, place: Place) -> StoreListing:
         address = place.address
         store = self._store(address)
-        self._remember(address)
         try:
             files = store.list("")
         except (OSError, ConfigError) as err:
@@ -146,13 +144,6 @@ class Stores:
         if self._listed[place] is not before or address in self._not_kept:
             self._keep(address, files)
         return listing
-
-    def _remember(self, address: str) -> None:
-        """Know what an earlier server has fetched from the store, once for each store."""
-        if address not in self._remembered:
-            self._remembered.add(address)
-            for version in self.cache.whole_of(address):
-                self._whole[address, version.key] = version
 
     def _keep(self, address: str, files: list[StoredFile]) -> None:
         """Keep a listing for when the store is away. A full disk keeps no model from serving."""
@@ -298,6 +289,8 @@ class Stores:
             one = file_address(address)
             store = self._open_store(one.folder if one is not None else address)
             self._stores[address] = OneFile(store, one.file) if one is not None else store
+            for version in self.cache.whole_of(address):  # what an earlier server has fetched
+                self._whole[address, version.key] = version
         return self._stores[address]
 
     def _forget_all_but(self, places: Sequence[Place]) -> None:
@@ -306,7 +299,6 @@ class Stores:
         self._stores = {key: store for key, store in self._stores.items() if key in addresses}
         self._listed = {place: each for place, each in self._listed.items() if place in places}
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in addresses}
-        self._remembered &= addresses
         self._whole = {key: each for key, each in self._whole.items() if key[0] in addresses}
         now = self._now()
         self._refused = {key: each for key, each in self._refused.items() if each[1] > now}
