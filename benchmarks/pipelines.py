@@ -4,8 +4,8 @@
 `examples/cascade` alone and to the cascade, in one process. `step`: 64 clients send rows to a model
 that does nothing, directly and through pipelines of one and of four such steps; a step is the time
 that the pipeline takes longer, its model's own time left out. `over HTTP`: wrk with 32 connections
-asks a pipeline of three such steps, and one of the models; three separate calls have a third of the
-rate of one. `batches`: 32 clients send rows to a model that takes 2 ms a batch, alone and as the
+asks a pipeline of three such steps, and the three models in turn; three calls answer one request.
+`batches`: 32 clients send rows to a model that takes 2 ms a batch, alone and as the
 second step behind one that takes as long.
 """
 
@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 from twisted.internet import asyncioreactor
 
-from batcher import ModelServer, ModelSettings, load_model_definition
+from batcher import ModelServer, ModelSettings, ServerSettings, load_model_definition
+from batcher.app.process_settings import set_collector, set_switch_interval
 from batcher.core.spec import Array
 from benchmarks.reporting import write_results
 from benchmarks.serving import MODELS, ROOT, running_server
@@ -56,6 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(loop, Path(folder), options.seconds)
         bench.load()
+        set_collector()
+        set_switch_interval(ServerSettings(), bench.server)
         rounds = [bench.round() for _ in range(options.rounds)]
         rows = [
             *bench.cascade(rounds),
@@ -216,10 +219,11 @@ class Bench:
         (repository / "chain" / "model.yaml").write_text(chain("echo", 3))
         body, seconds = self.row[0]["input"].tobytes(), max(1, round(self.seconds))
         with running_server(repository) as url:
+            paths = [f"/models/echo{index}/predict" for index in range(3)]
             rates = [
                 tuple(
-                    run_wrk(f"{url}/models/{name}/predict", body, 32, seconds).rate
-                    for name in ("echo0", "chain")
+                    run_wrk(url, body, 32, seconds, paths=each).rate
+                    for each in (paths, ["/models/chain/predict"])
                 )
                 for _ in range(rounds)
             ]

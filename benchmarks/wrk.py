@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,16 @@ wrk.method = "POST"
 local file = io.open("{body}", "rb")
 wrk.body = file:read("*all")
 file:close()
+local paths, requests, turn = {{{paths}}}, {{}}, 0
+if #paths > 0 then
+  init = function()
+    for index, path in ipairs(paths) do requests[index] = wrk.format(nil, path) end
+  end
+  request = function()
+    turn = turn % #paths + 1
+    return requests[turn]
+  end
+end
 done = function(summary, latency, requests)
   local failed = summary.errors
   io.write(string.format(
@@ -58,18 +68,26 @@ def require_wrk() -> None:
 
 
 def run_wrk(
-    url: str, body: bytes, connections: int, seconds: int, headers: Mapping[str, str] = OCTETS
+    url: str,
+    body: bytes,
+    connections: int,
+    seconds: int,
+    headers: Mapping[str, str] = OCTETS,
+    paths: Sequence[str] = (),
 ) -> Measured:
     """POST `body` to `url` over so many connections in a closed loop, and return the figures.
 
-    One thread of wrk sends; it starts when the server measured before has settled.
+    With `paths` these are asked in turn, in place of that of `url`. One thread of wrk sends; it
+    starts when the server measured before has settled.
     """
     time.sleep(SETTLE_S)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "body").write_bytes(body)
         script = Path(folder) / "post.lua"
         lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
-        script.write_text(_SCRIPT.format(body=Path(folder) / "body", headers=lines))
+        quoted = ", ".join(f'"{path}"' for path in paths)
+        text = _SCRIPT.format(headers=lines, body=Path(folder) / "body", paths=quoted)
+        script.write_text(text)
         arguments = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s"]
         arguments += ["-s", str(script), url]
         output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout

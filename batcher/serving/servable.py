@@ -112,6 +112,16 @@ class Servable(ABC):
             inputs = with_defaults(spec, inputs, rows)
         if parameters is not NO_PARAMETERS:
             parameters = checked_parameters(parameters, self.max_level)
+        return self.infer_fitting(inputs, rows, parameters)
+
+    def infer_fitting(
+        self, inputs: Mapping[str, Array], rows: int, parameters: Parameters
+    ) -> Deferred[InferenceResponse]:
+        """Answer one request of `rows` rows that fits in every way; fails and raises as `infer`.
+
+        Its inputs and its parameters are not looked at.
+        """
+        spec = self.spec
         request = InferenceRequest(spec.name, spec.version, inputs, rows, parameters)
         return self.submit(request) if self._chain is None else self._chain(request)
 

@@ -3,13 +3,16 @@
     Condition  +  types of the values  -->  Test: arrays of a request --> one truth value a row
 
 A test runs NumPy on whole arrays. Nothing of the text is ever run.
+
+Sums, means and arithmetic are those of 64-bit floats, whatever the dtypes: in UINT8, 3 - 5 is 254.
+Values are compared in their own dtypes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -31,11 +34,15 @@ Test = Callable[[Mapping[str, Array]], Array]
 
 _Ask = Callable[[Mapping[str, Array]], Any]
 
-_NUMERIC: dict[str, Callable[[Any, Any], Any]] = {
+_FLOAT: Final = np.dtype(np.float64)
+
+_ARITHMETIC: Final[dict[str, Callable[..., Any]]] = {
     "+": np.add,
     "-": np.subtract,
     "*": np.multiply,
     "/": np.divide,
+}
+_TRUTHS: Final[dict[str, Callable[..., Any]]] = {
     "<": np.less,
     "<=": np.less_equal,
     "==": np.equal,
@@ -45,14 +52,6 @@ _NUMERIC: dict[str, Callable[[Any, Any], Any]] = {
     "and": np.logical_and,
     "or": np.logical_or,
 }
-_REDUCE: dict[str, Callable[..., Any]] = {
-    "max": np.max,
-    "min": np.min,
-    "sum": np.sum,
-    "mean": np.mean,
-    "argmax": np.argmax,
-}
-_COMPARES = ("<", "<=", "==", "!=", ">=", ">")
 
 
 def test_of(condition: Condition, types: Mapping[str, TensorSpec]) -> Test:
@@ -85,7 +84,7 @@ def _compiled(node: Node, types: Mapping[str, TensorSpec]) -> tuple[str, _Ask]:
             return _element(of.reference, index, types[of.reference])
         case Function("abs", argument):
             inner = _of_kind(argument, types, "number", "abs()")
-            return "number", lambda arrays: np.abs(inner(arrays))
+            return "number", lambda arrays: np.absolute(inner(arrays), dtype=_FLOAT)
         case Function(name, argument):
             return "number", _reduction(name, argument, types)
         case Operation():
@@ -97,7 +96,14 @@ def _constant(value: Any) -> tuple[str, _Ask]:
     if isinstance(value, str):
         text = value.encode()
         return "text", lambda arrays: text
-    return "truth" if isinstance(value, bool) else "number", lambda arrays: value
+    if isinstance(value, bool):
+        return "truth", lambda arrays: value
+    try:
+        float(value)
+    except OverflowError:
+        digits = len(str(value))
+        raise ValueError(f"expected numbers up to 1.8e308; got one of {digits} digits") from None
+    return "number", lambda arrays: value
 
 
 def _kind(tensor: TensorSpec, reference: str) -> str:
@@ -146,16 +152,30 @@ def _reduction(name: str, argument: Node, types: Mapping[str, TensorSpec]) -> _A
     if _kind(tensor, reference) == "text" or (tensor.shape.count(-1) and name != "sum"):
         what = "numbers, of fixed shape" if name != "sum" else "numbers"
         raise ValueError(f"{name}(): expected rows of {what}; got {reference} {tensor.describe()}")
-    reduce = _REDUCE[name]
+    size = prod(tensor.shape)
+    if name == "max":
+        return lambda arrays: np.maximum.reduce(_flat(arrays[reference], size), axis=1)
+    if name == "min":
+        return lambda arrays: np.minimum.reduce(_flat(arrays[reference], size), axis=1)
+    if name == "argmax":
+        return lambda arrays: _flat(arrays[reference], size).argmax(axis=1)
+    if name == "mean":
+        return lambda arrays: _sums(arrays[reference]) / size
+    return lambda arrays: _sums(arrays[reference])
 
-    def ask(arrays: Mapping[str, Array]) -> Array:
-        array = arrays[reference]
-        if is_ragged(array):
-            return np.array([reduce(row) for row in array])
-        # No `-1`: of no rows, as behind a blank picture, NumPy cannot say what that would be.
-        return np.asarray(reduce(array.reshape(len(array), prod(array.shape[1:])), axis=1))
 
-    return ask
+def _flat(array: Array, size: int) -> Array:
+    """Return rows of fixed shape, of `size` values each, as rows with one axis."""
+    # No `-1`: of no rows, as behind a blank picture, NumPy cannot say what that would be.
+    return array if array.ndim == 2 else array.reshape(len(array), size)
+
+
+def _sums(array: Array) -> Array:
+    if array.dtype.hasobject:  # ragged, though it may have no row that would show it
+        return np.array([row.sum(dtype=_FLOAT) for row in array])
+    axes = tuple(range(1, array.ndim))
+    sums: Array = np.add.reduce(array, axis=axes, dtype=_FLOAT)
+    return sums
 
 
 def _lengths(array: Array) -> Array:
@@ -176,6 +196,8 @@ def _operation(node: Operation, types: Mapping[str, TensorSpec]) -> tuple[str, _
         (kind, left), (other, right) = _compiled(node.left, types), _compiled(node.right, types)
         if kind != other or (kind != "number" and sign not in ("==", "!=")):
             raise ValueError(f"`{sign}`: expected two numbers; got a {kind} and a {other}")
-    calculate = _NUMERIC[sign]
-    result = "number" if sign in "+-*/" else "truth"
-    return result, lambda arrays: calculate(left(arrays), right(arrays))
+    if sign in _ARITHMETIC:
+        arithmetic = _ARITHMETIC[sign]
+        return "number", lambda arrays: arithmetic(left(arrays), right(arrays), dtype=_FLOAT)
+    truth = _TRUTHS[sign]
+    return "truth", lambda arrays: truth(left(arrays), right(arrays))

@@ -6,6 +6,9 @@ A node begins when all values that it needs are there. Its model gets the reques
 request of its own, so they share batches with whatever else that model has to answer. The request
 ends exactly once: with its outputs, or with the first error, which cancels all that still runs.
 
+When a batch of one model comes back, the requests in it begin with their next nodes one after the
+other, in one turn of the loop. So the next model gets their rows together, in one batch.
+
 Nothing waits for room: a model whose queue is full refuses the rows, and the request fails. So
 requests hold nothing that another one needs, and cannot wait for each other in a circle.
 """
@@ -15,36 +18,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
-import numpy as np
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from batcher.core.element_sizes import SizedArrays, about_nbytes
-from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceRequest, InferenceResponse, Parameters
-from batcher.core.spec import Array, ModelSpec
-from batcher.errors import BatcherError, ModelNotReady, Unavailable
-from batcher.models.hook_contract import own_copy, run_postprocess
+from batcher.core.spec import Array
+from batcher.errors import BatcherError, Unavailable
 from batcher.models.model_errors import model_error
+from batcher.serving.pipelines.asking import ask
 from batcher.serving.pipelines.built_in.built_in import COUNTS
-from batcher.serving.pipelines.graph import CHOSEN, Graph, Node
-from batcher.serving.pipelines.rows import chosen_rows, merged, no_rows
+from batcher.serving.pipelines.graph import Graph, Node
+from batcher.serving.pipelines.step_work import (
+    MAX_LOOP_BYTES,
+    MAX_SORTED_BYTES,
+    bytes_of,
+    choose,
+    is_quick,
+    joined,
+    run_code,
+)
 from batcher.serving.servable import Servable
-from batcher.serving.stages.uneven_rows import PieceAnswers, PieceWait, pieces_of
 from batcher.workers.pool import CpuPool
 
-MAX_LOOP_BYTES = 128 << 10
-"""Bytes of arrays up to which NumPy works on the loop: some tens of microseconds."""
-
-MAX_SORTED_BYTES = 32 << 10
-"""The same of built-in steps: to sort 8,192 scores takes half a millisecond."""
-
-MAX_LOOP_ROWS = 256
-"""Rows up to which a step works on the loop: ragged rows, and those that are folded, cost one to
-three microseconds each.
-"""
+Take = Callable[[Node, Any], None]
+"""Takes what a node has made."""
 
 
 class Surroundings(NamedTuple):
@@ -56,6 +55,8 @@ class Surroundings(NamedTuple):
         max_level: the priority of bulk at the pipeline.
         default_level: the priority of a request without one.
         failed: hears the name of a step without a model that has failed, and why.
+        ended: hears of the end of a request of so many rows and bytes, which came at a time in
+            seconds, and of its error; None if the request was answered.
     """
 
     pool: CpuPool
@@ -63,68 +64,76 @@ class Surroundings(NamedTuple):
     max_level: int
     default_level: int
     failed: Callable[[str, BaseException], None]
+    ended: Callable[[int, int, float, BaseException | None], None]
 
 
+@final
 class Run:
-    """Answers one request. Reactor thread.
-
-    Attributes:
-        answered: fires with the response; to cancel it cancels all that runs.
-    """
-
-    __slots__ = (
-        "_active",
-        "_around",
-        "_batch_size",
-        "_begun",
-        "_chosen",
-        "_compute",
-        "_ended",
-        "_graph",
-        "_is_pumping",
-        "_left",
-        "_parameters",
-        "_queue",
-        "_ready",
-        "_request",
-        "_values",
-        "_waits",
-        "answered",
-    )
+    """Answers one request. Reactor thread."""
 
     def __init__(
-        self, graph: Graph, request: InferenceRequest, deadline: float, around: Surroundings
+        self,
+        graph: Graph,
+        request: InferenceRequest,
+        nbytes: int,
+        now: float,
+        deadline: float,
+        around: Surroundings,
     ) -> None:
-        """Prepare to answer `request` by `deadline`; `begin` begins."""
-        self.answered: Deferred[InferenceResponse] = Deferred(self._cancelled)
+        """Prepare to answer `request`, of `nbytes` bytes, which comes `now`; `begin` begins."""
+        own = request.parameters
+        # No key: the rows were charged to the quota of the pipeline's client at the door. Nor does
+        # the client repeat what the models get: that is other inputs.
+        self._parameters = Parameters(
+            deadline,
+            own.priority or around.default_level,
+            None,
+            own.client,
+            own.route,
+            own.fresh,
+            "",
+        )
+        self._answered: Deferred[InferenceResponse] | None = Deferred(self._cancelled)
         self._graph = graph
         self._around = around
         self._request = request
-        # No key: the rows were charged to the quota of the pipeline's client at the door.
-        self._parameters = request.parameters._replace(deadline=deadline, key=None)
+        self._nbytes = nbytes
+        self._came_at = now
+        self._now = now  # when the last value has come: then the nodes that need it could begin
         self._values: dict[str, Array] = dict(request.inputs)
-        self._chosen: dict[str, Array] = {}
-        self._waits = [node.needs for node in graph.nodes]
-        self._left = len(graph.nodes)
-        self._active: dict[Node, Deferred[Any]] = {}
-        self._begun: dict[Node, tuple[float, int]] = {}
-        self._ready = list(reversed(graph.first))
+        self._places: dict[int, Array] = {}  # of the rows that a condition has chosen, by node
+        self._waits = graph.needs.copy()
+        self._left = len(self._waits)
+        self._active: dict[int, Deferred[Any]] = {}
+        self._began: dict[int, float] = {}
+        self._rows: dict[int, int] = {}  # with which nodes work that have not ended
+        self._ready = graph.first.copy()
         self._is_pumping = False
         self._ended = False
-        self._queue = self._compute = 0.0
+        self._has_run = False  # whether rows of a model, or the author's code, have run
+        self._is_kept = False  # whether a model has answered by what it had kept
+        self._queue = 0.0
+        self._compute = 0.0
         self._batch_size = 0
 
-    def begin(self) -> None:
-        """Begin with the nodes that need no other."""
+    def begin(self) -> Deferred[InferenceResponse]:
+        """Begin with the nodes that need no other.
+
+        The Deferred fires with the response; to cancel it cancels all that runs.
+        """
+        answered = self._answered
+        assert answered is not None, "a run begins once"
         self._pump()
+        return answered
 
     def _pump(self) -> None:
         """Begin with all nodes that are ready; nodes that end at once make others ready."""
         if self._is_pumping:
             return
         self._is_pumping = True
-        while self._ready and not self._ended:
-            node = self._ready.pop()
+        ready = self._ready
+        while ready and not self._ended:
+            node = ready.pop()
             try:
                 self._begin(node)
             except Exception:  # refused at once, or NumPy's own errors
@@ -135,102 +144,101 @@ class Run:
 
     def _begin(self, node: Node) -> None:
         if node.merges:
-            self._compute_with(node, partial(self._merged, node), self._store)
+            self._merge(node)
             return
         values = self._values
-        inputs = {name: values[reference] for name, reference in node.inputs}
-        rows = len(inputs[node.inputs[0][0]])
-        self._begun[node] = (self._around.seconds(), rows)
-        if node.fitted.test is None:
+        inputs: dict[str, Array] = {}
+        for name, reference in node.inputs:
+            inputs[name] = values[reference]
+        rows = len(values[node.first])
+        self._began[node.index] = self._now
+        self._rows[node.index] = rows
+        if node.test is None:
             self._call(node, inputs, rows)
+        elif is_quick(node, values, MAX_LOOP_BYTES):
+            self._choice(node, choose(node, inputs, values))
         else:
-            self._compute_with(node, partial(_choose, node, inputs, values), self._choice)
+            self._on_pool(node, partial(choose, node, inputs, values), self._choice)
 
     def _choice(self, node: Node, choice: tuple[Array, dict[str, Array]]) -> None:
         """Call a step with the rows that its condition has chosen."""
         places, inputs = choice
-        self._chosen[node.name] = places
-        began, rows = self._begun[node]
-        node.counts.skipped += rows - len(places)
-        self._begun[node] = (began, len(places))
-        self._call(node, inputs, len(places))
+        index, chosen = node.index, len(places)
+        self._places[index] = places
+        node.counts.skipped += self._rows[index] - chosen
+        self._rows[index] = chosen
+        self._call(node, inputs, chosen)
 
     def _call(self, node: Node, inputs: dict[str, Array], rows: int) -> None:
         if not rows and not node.spread:
-            self._store(node, {t.name: no_rows(t) for t in node.fitted.outputs})
+            self._store(node, node.empty)
         elif node.find is not None:
             self._ask(node, node.find(), inputs, rows)
         elif node.built_in is not None:
             if node.built_in.folds:
                 inputs[COUNTS] = self._values[node.spread]
-            self._compute_with(
-                node, partial(node.built_in.run, inputs), self._store, node.built_in.spreads
-            )
+            if not node.built_in.spreads and is_quick(node, self._values, MAX_SORTED_BYTES):
+                self._store(node, node.built_in.run(inputs))
+            else:
+                self._on_pool(node, partial(node.built_in.run, inputs), self._store)
         else:
-            run = partial(_run_code, node, inputs, rows)
-            self._compute_with(node, run, self._store, True)
+            self._has_run = True
+            self._on_pool(node, partial(run_code, node, inputs, rows), self._store)
 
     def _ask(self, node: Node, servable: Servable, inputs: dict[str, Array], rows: int) -> None:
         """Have a model answer."""
         parameters = self._parameters_for(servable)
-        _check_outputs(node, servable.spec)
-        # A model that was replaced a moment ago may take other inputs than the graph knows.
-        exact = node.is_exact and servable.spec is node.spec
         answer: Deferred[Any]
-        if node.fitted.is_even or not any(map(is_ragged, inputs.values())):
-            answer = servable.infer(_about_sized(inputs), parameters, exact)
+        if node.is_plain and servable.spec is node.spec:
+            answer = servable.infer_fitting(inputs, rows, parameters)
         else:
-            spec = servable.spec
-            request = InferenceRequest(spec.name, spec.version, inputs, rows, parameters)
+            answer = ask(node, servable, inputs, rows, parameters)
+        self._active[node.index] = answer
+        answer.addCallbacks(self._responded, self._failed, (node,), errbackArgs=(node,))
 
-            def go_on(piece: InferenceRequest) -> Deferred[InferenceResponse]:
-                return servable.infer(piece.inputs, piece.parameters)
-
-            answer = PieceWait(pieces_of(request), go_on).answered
-            answer.addCallback(PieceAnswers.joined)
-        self._wait(node, answer, self._response)
-
-    def _response(self, node: Node, response: InferenceResponse) -> None:
+    def _responded(self, response: InferenceResponse, node: Node) -> None:
+        """Take the answer of a model."""
+        self._active.pop(node.index, None)
+        if self._ended:
+            return
         self._queue += response.queue
         self._compute += response.compute
-        self._batch_size = max(self._batch_size, response.batch_size)
-        self._store(node, response.outputs)
+        if response.batch_size > self._batch_size:
+            self._batch_size = response.batch_size
+        if response.origin:
+            self._is_kept = True
+        else:
+            self._has_run = True
+        self._take(node, response.outputs, self._store)
 
-    def _compute_with(
-        self,
-        node: Node,
-        function: Callable[[], Any],
-        take: Callable[[Node, Any], None],
-        is_slow: bool = False,
-    ) -> None:
-        """Have `take` get what `function` returns, from the pool if that may take long."""
-        nbytes = self._nbytes(node)
-        most = MAX_LOOP_BYTES if node.built_in is None else MAX_SORTED_BYTES
-        is_slow = is_slow or len(self._values[node.inputs[0][1]]) > MAX_LOOP_ROWS
-        if not is_slow and nbytes <= most:
-            take(node, function())
-            return
+    def _merge(self, node: Node) -> None:
+        """Put the rows of a step and those of its `else` together."""
+        places, values = self._places[node.call], self._values
+        rows, chosen = len(values[node.first]), len(places)
+        # All rows, or none: then nothing is copied.
+        is_whole = chosen == rows or not (chosen or node.joins_fixed)
+        if is_whole or is_quick(node, values, MAX_LOOP_BYTES):
+            self._store(node, joined(node, values, places, rows))
+        else:
+            self._on_pool(node, partial(joined, node, values, places, rows), self._store)
+
+    def _on_pool(self, node: Node, function: Callable[[], Any], take: Take) -> None:
+        """Have `take` get what `function` returns, from the pool."""
         parameters = self._parameters
         deadline = parameters.deadline
         assert deadline is not None, "every run has a deadline"
+        nbytes = bytes_of(node, self._values)
         answer = self._around.pool.run(nbytes, deadline, function, parameters.client)
-        self._wait(node, answer, take)
-
-    def _nbytes(self, node: Node) -> int:
-        """Return the bytes that a node works on."""
-        names = [*(name for _, name in node.inputs), *node.tested]
-        if node.merges:
-            names = [name for _, name in node.outputs]
-        return about_nbytes({name: self._values[name] for name in names})
-
-    def _wait(self, node: Node, answer: Deferred[Any], take: Callable[[Node, Any], None]) -> None:
-        self._active[node] = answer
+        self._active[node.index] = answer
         answer.addCallbacks(self._came, self._failed, (node, take), errbackArgs=(node,))
 
-    def _came(self, result: Any, node: Node, take: Callable[[Node, Any], None]) -> None:
-        self._active.pop(node, None)
-        if self._ended:
-            return
+    def _came(self, result: Any, node: Node, take: Take) -> None:
+        """Take what the pool has made."""
+        self._active.pop(node.index, None)
+        if not self._ended:
+            self._take(node, result, take)
+
+    def _take(self, node: Node, result: Any, take: Take) -> None:
         try:
             take(node, result)
         except Exception:
@@ -239,7 +247,7 @@ class Run:
         self._pump()
 
     def _failed(self, failure: Failure, node: Node) -> None:
-        self._active.pop(node, None)
+        self._active.pop(node.index, None)
         if not self._ended:
             self._fail(node, failure)
 
@@ -247,51 +255,48 @@ class Run:
         """Keep what a node has made, and note which nodes are ready."""
         values = self._values
         if node.merges:
-            values.update(outputs)
+            for join in node.joins:
+                values[join.name] = outputs[join.name]
         else:
             for name, reference in node.outputs:
                 values[reference] = outputs[name]
-            if COUNTS in outputs:
+            if node.spread and COUNTS in outputs:
                 values[node.spread] = outputs[COUNTS]
-            began, rows = self._begun.pop(node)
-            node.counts.run += rows
-            node.counts.seconds.observe(self._around.seconds() - began)
+            self._now = now = self._around.seconds()
+            counts = node.counts
+            counts.run += self._rows.pop(node.index)
+            counts.seconds.observe(now - self._began[node.index])
         self._left -= 1
         for follower in node.followers:
-            self._waits[follower.index] -= 1
-            if not self._waits[follower.index]:
+            waits = self._waits[follower.index] - 1
+            self._waits[follower.index] = waits
+            if not waits:
                 self._ready.append(follower)
-
-    def _merged(self, node: Node) -> dict[str, Array]:
-        """Return what a step with a condition gives for all rows. Any thread."""
-        places, values, step = self._chosen[node.name], self._values, node.fitted.step
-        rows = len(values[node.inputs[0][1]])
-        outputs = {}
-        for tensor in node.fitted.outputs:
-            name = f"{node.name}.{tensor.name}"
-            instead = step.otherwise[tensor.name]
-            other = values[instead] if isinstance(instead, str) else node.fitted.fixed[tensor.name]
-            outputs[name] = merged(tensor, values[f"{name}{CHOSEN}"], places, other, rows)
-        return outputs
 
     def _parameters_for(self, servable: Servable) -> Parameters:
         """Return the parameters of the request with a priority that `servable` has."""
-        parameters, around = self._parameters, self._around
-        level = parameters.priority or around.default_level
-        if level == around.max_level:
-            level = servable.max_level  # bulk
-        else:
-            level = min(level, servable.max_level - 1)
-        return parameters if level == parameters.priority else parameters._replace(priority=level)
+        parameters, bulk = self._parameters, servable.max_level
+        level = parameters.priority
+        wanted = bulk if level == self._around.max_level else min(level, bulk - 1)
+        return parameters if wanted == level else parameters._replace(priority=wanted)
 
     def _answer(self) -> None:
-        self._ended = True
         request, values = self._request, self._values
-        outputs = {name: values[reference] for name, reference in self._graph.outputs}
+        outputs: dict[str, Array] = {}
+        for name, reference in self._graph.outputs:
+            outputs[name] = values[reference]
+        origin = "hit" if self._is_kept and not self._has_run else ""
         response = InferenceResponse(
-            request.model, request.version, outputs, self._queue, self._compute, self._batch_size
+            request.model,
+            request.version,
+            outputs,
+            self._queue,
+            self._compute,
+            self._batch_size,
+            origin,
         )
-        self.answered.callback(response)
+        self._ended = True
+        self._end(None).callback(response)
 
     def _fail(self, node: Node, failure: Failure) -> None:
         """End the request with the error of `node`."""
@@ -300,66 +305,33 @@ class Run:
         if node.find is None:
             self._around.failed(node.name, error)
         if not isinstance(error, BatcherError):  # NumPy's, such as that there is no memory
-            failure = Failure(model_error(error))
-        elif isinstance(error, Unavailable) and self._left < len(self._waits):
-            # A part has run: nobody must be asked to send the request again.
+            error = model_error(error)
+            failure = Failure(error)
+        elif isinstance(error, Unavailable) and (self._has_run or self._active):
+            # A part has run, or may run now: nobody must be asked to send the request again.
             error = copy(error)
             error.retry_after = 0
             failure = Failure(error)
-        self._end()
-        self.answered.errback(failure)
+        self._drop(error).errback(failure)
 
     def _cancelled(self, _: object) -> None:
-        self._end()
+        self._drop(CancelledError())
 
-    def _end(self) -> None:
-        """Drop whatever runs."""
+    def _drop(self, error: BaseException) -> Deferred[InferenceResponse]:
+        """Drop whatever runs, and tell the end; return what is to fire."""
         self._ended = True
-        for node, (_, rows) in self._begun.items():
-            node.counts.dropped += rows
-        self._begun.clear()
-        for answer in list(self._active.values()):
+        nodes = self._graph.nodes
+        for index, rows in self._rows.items():
+            nodes[index].counts.dropped += rows
+        active, self._active = self._active, {}
+        for answer in active.values():
             answer.cancel()
-        self._active.clear()
+        return self._end(error)
 
-
-def _check_outputs(node: Node, spec: ModelSpec) -> None:
-    """Raise ModelNotReady if a model that was replaced a moment ago answers in another way.
-
-    The steps behind it take what it gives for what the graph knows.
-    """
-    if spec is node.spec:
-        return
-    given = {tensor.name: (tensor.datatype, tensor.shape) for tensor in spec.outputs}
-    for tensor in node.fitted.outputs:
-        if given.get(tensor.name) != (tensor.datatype, tensor.shape):
-            raise ModelNotReady(
-                f"step {node.name!r}: model {spec.name!r} was replaced by one with another output "
-                f"{tensor.name!r} while the request ran"
-            )
-
-
-def _about_sized(inputs: dict[str, Array]) -> dict[str, Array]:
-    """Return `inputs` with about their bytes: to add up those of many texts takes the loop long."""
-    if not any(array.dtype.hasobject for array in inputs.values()):
-        return inputs
-    found = SizedArrays(inputs)
-    found.nbytes = about_nbytes(inputs)
-    return found
-
-
-def _choose(
-    node: Node, inputs: dict[str, Array], values: Mapping[str, Array]
-) -> tuple[Array, dict[str, Array]]:
-    """Return the places of the rows that a step gets, and its inputs with them. Any thread."""
-    assert node.fitted.test is not None
-    mask = node.fitted.test(values)
-    places = np.flatnonzero(mask)
-    whole = len(places) == len(mask)
-    return places, inputs if whole else chosen_rows(inputs, places)
-
-
-def _run_code(node: Node, inputs: dict[str, Array], rows: int) -> dict[str, Array]:
-    """Return what the author's code makes of the rows of one request. Pool thread."""
-    assert node.code is not None
-    return run_postprocess(node.code, own_copy(inputs), node.spec, rows)
+    def _end(self, error: BaseException | None) -> Deferred[InferenceResponse]:
+        """Tell the end, and return what is to fire."""
+        self._around.ended(self._request.rows, self._nbytes, self._came_at, error)
+        # Let go of it: it holds on to this run, which would wait for the garbage collector.
+        answered, self._answered = self._answered, None
+        assert answered is not None, "a request ends once"
+        return answered

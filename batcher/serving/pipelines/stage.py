@@ -9,10 +9,9 @@ pipeline in front of slow models refuses requests at the door and not after half
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.python.failure import Failure
 
 from batcher.batching.failure_log import FailureLog
 from batcher.config.model_settings import ModelSettings
@@ -36,6 +35,7 @@ class PipelineStage(Stage):
     """
 
     reads_client: ClassVar[bool] = True
+    reads_freshness: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -49,12 +49,13 @@ class PipelineStage(Stage):
         self.graph: Graph | None = None
         self.rows = 0
         self._title = title
-        self._settings = settings
         self._seconds = seconds
         self._metrics = metrics
         self._log = FailureLog(title)
+        self._max_rows, self._max_bytes = settings.max_queue_rows, settings.max_queue_bytes
+        self._timeout = settings.timeout
         levels = (settings.bulk_level, settings.default_priority)
-        self._around = Surroundings(pool, seconds, *levels, self._step_failed)
+        self._around = Surroundings(pool, seconds, *levels, self._step_failed, self._ended)
         self._nbytes = 0
         self._requests = 0
         self._drained = Waiters()
@@ -67,19 +68,15 @@ class PipelineStage(Stage):
         graph = self.graph
         if graph is None:
             raise ModelNotReady(f"pipeline {self._title} is not loaded")
-        nbytes = nbytes_of(request.inputs)
+        nbytes, now = nbytes_of(request.inputs), self._seconds()
         self._admit(request.rows, nbytes)
         deadline = request.parameters.deadline
         if deadline is None:
-            deadline = self._seconds() + self._settings.timeout
-        began = self._seconds()
+            deadline = now + self._timeout
         self.rows += request.rows
         self._nbytes += nbytes
         self._requests += 1
-        run = Run(graph, request, deadline, self._around)
-        run.answered.addBoth(self._ended, request.rows, nbytes, began)
-        run.begin()
-        return run.answered
+        return Run(graph, request, nbytes, now, deadline, self._around).begin()
 
     def drain(self) -> Deferred[None]:
         """Fire when no request is on its way."""
@@ -88,7 +85,7 @@ class PipelineStage(Stage):
         return drained
 
     def _admit(self, rows: int, nbytes: int) -> None:
-        most, most_bytes = self._settings.max_queue_rows, self._settings.max_queue_bytes
+        most, most_bytes = self._max_rows, self._max_bytes
         error: BatcherError
         if rows > most or nbytes > most_bytes:
             error = TooLarge(
@@ -105,22 +102,22 @@ class PipelineStage(Stage):
         self._metrics.rejected_rows[error.code] += rows
         raise error
 
-    def _ended(self, result: Any, rows: int, nbytes: int, began: float) -> Any:
+    def _ended(self, rows: int, nbytes: int, began: float, error: BaseException | None) -> None:
+        """Hear of the end of a request, as `Surroundings.ended` says."""
         self.rows -= rows
         self._nbytes -= nbytes
         self._requests -= 1
         now, statistics = self._seconds(), self._metrics.statistics
-        if isinstance(result, Failure):
+        if error is not None:
             statistics.fail.add(1, now - began)
-            self._count_failure(result.value, rows)
+            self._count_failure(error, rows)
         else:
             statistics.success.add(1, now - began)
             statistics.inference_count += rows
             statistics.last_inference = now
         self._release_if_drained()
-        return result
 
-    def _count_failure(self, error: BaseException | None, rows: int) -> None:
+    def _count_failure(self, error: BaseException, rows: int) -> None:
         if isinstance(error, CancelledError):
             self._metrics.cancelled_rows["in_flight"] += rows
         elif isinstance(error, DeadlineExceeded):

@@ -19,6 +19,8 @@ TYPES: dict[str, TensorSpec] = {
     "tag": tensor("tag", "BYTES", ()),
     "urgent": tensor("urgent", "BOOL", (1,)),
     "n": tensor("n", "INT64", ()),
+    "a.bytes": tensor("bytes", "UINT8", (2,)),
+    "least": tensor("least", "INT8", ()),
 }
 ARRAYS = {
     "a.scores": np.array([[0.1, 0.8, 0.1], [0.4, 0.3, 0.3], [np.nan, 0.9, 0.1]], np.float32),
@@ -26,6 +28,8 @@ ARRAYS = {
     "tag": np.array([b"new", b"old", b"new"], object),
     "urgent": np.array([[True], [False], [False]]),
     "n": np.array([1, 2, 3]),
+    "a.bytes": np.array([[3, 5], [250, 250], [0, 0]], np.uint8),
+    "least": np.array([-128, 0, 100], np.int8),
 }
 
 
@@ -47,6 +51,13 @@ ARRAYS = {
         ("abs(n - 2) + 0 == 0", [False, True, False]),
         ("n / 0 > 5", [True, True, True]),
         ("-n < -2", [False, False, True]),
+        ("a.bytes[0] - 5 < 0", [True, False, True]),
+        ("-a.bytes[1] < 0", [True, True, False]),
+        ("a.bytes[0] + a.bytes[1] == 500", [False, True, False]),
+        ("a.bytes[0] * 1000 > 70000", [False, True, False]),
+        ("sum(a.bytes) - 9 < 0 and mean(a.bytes) > 0", [True, False, False]),
+        ("abs(least) == 128", [True, False, False]),
+        ("least < 300 and a.bytes[0] > -1", [True, True, True]),
     ],
 )
 def test_a_condition_says_which_rows_it_means(text: str, rows: list[bool]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
+from batcher.config.model_settings import ModelOverrides
 from tests.support.http import MemoryServer, ask, over_connection
 from tests.support.http_answers import Answer
 from tests.support.models import RecordingModel, model_spec
@@ -16,11 +18,17 @@ from tests.support.pipelines import CASCADE, definition
 INPUTS = orjson.dumps({"inputs": {"x": [[1, 1, 1, 1], [9, 9, 9, 9]]}})
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[MemoryServer]:
-    server = MemoryServer(*(RecordingModel(model_spec(name=name)) for name in ("one", "two")))
+def serve(tmp_path: Path, **settings: Any) -> MemoryServer:
+    models = [RecordingModel(model_spec(name=name)) for name in ("one", "two")]
+    server = MemoryServer(*models, **settings)
     server.server.add(definition(tmp_path, CASCADE), server.settings.for_model("p"))
     server.turn()
+    return server
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MemoryServer]:
+    server = serve(tmp_path)
     yield server
     server.check_nothing_is_left()
 
@@ -62,6 +70,22 @@ def test_its_page_shows_the_steps_and_their_rows(server: MemoryServer) -> None:
     assert "<h2>Steps</h2>" in page
     assert 'model <a href="../models/two">two</a>' in page
     assert "<code>max(small.y) &lt; 10</code>" in page
+
+
+def test_who_wants_no_kept_answer_gets_none_of_any_step(tmp_path: Path) -> None:
+    keeping = ModelOverrides(cache={})
+    server = serve(tmp_path, models={"one": keeping, "two": keeping})
+
+    def origin(*fields: tuple[str, str]) -> str | None:
+        timing = ("X-Timing", "1")
+        asked = ask("/models/p/predict", INPUTS, timing, *fields, content_type="application/json")
+        return over_connection(server, asked).header("x-cache")
+
+    found = [origin(), origin(), origin(("Cache-Control", "no-cache"))]
+
+    assert found == ["miss", "hit", "miss"]
+    counted = server.server.metrics.caches.of("one", "1").outcomes
+    assert counted == {"hit": 1, "joined": 0, "miss": 1, "skipped": 1}
 
 
 def test_a_model_that_is_missing_is_named_by_readiness(server: MemoryServer) -> None:

@@ -33,6 +33,7 @@ from batcher.serving.pipelines.counts import PipelineCounts
 from batcher.serving.pipelines.fitting import fit
 from batcher.serving.pipelines.graph import Graph
 from batcher.serving.pipelines.stage import PipelineStage
+from batcher.serving.servable import Servable
 from batcher.workers.memory import MemoryWorker
 from tests.support.models import RecordingModel, checked, model_spec, tensor
 
@@ -47,8 +48,8 @@ def poisoned(values: Array) -> Array:
     return np.asarray(values % 11 == 3)
 
 
-class SmallModel:
-    """A model with a short queue, in the place of a servable.
+class SmallModel(Servable):
+    """A model with a short queue.
 
     Attributes:
         scheduler: its queue and policy.
@@ -57,8 +58,9 @@ class SmallModel:
 
     def __init__(self, name: str, random: Random, clock: Clock) -> None:
         """Make a model `x * factor + offset`."""
-        self.spec = model_spec((X,), (Y,), name=name)
-        self.max_level = 4
+        pools: Any = None  # nothing here is large
+        spec = model_spec((X,), (Y,), name=name)
+        super().__init__(spec, 4, 10.0, pools, clock.seconds)
         self.factor, self.offset = random.randint(1, 3), random.randint(-2, 2)
         model = RecordingModel(self.spec, self._predict)
         self.worker = MemoryWorker(checked(model), clock)
@@ -83,14 +85,13 @@ class SmallModel:
         """Return what the model makes of `values`."""
         return np.asarray(values * self.factor + self.offset, np.float32)
 
-    def infer(
-        self, inputs: Mapping[str, Array], parameters: Parameters, exact: bool = False
-    ) -> Deferred[InferenceResponse]:
-        """Queue a request, as a servable does."""
-        rows = len(inputs["x"])
-        return self.scheduler.submit(
-            InferenceRequest(self.spec.name, "1", inputs, rows, parameters)
-        )
+    def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
+        """Queue a request."""
+        return self.scheduler.submit(request)
+
+    def successor(self) -> Servable:
+        """Return the model itself: nothing replaces it."""
+        return self
 
 
 class World:

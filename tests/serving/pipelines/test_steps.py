@@ -215,6 +215,39 @@ def test_a_full_queue_in_the_middle_fails_the_request_without_advice_to_repeat_i
     pipelines.end()
 
 
+@pytest.mark.parametrize(("steps", "advice"), [(("one", "two"), False), (("two", "one"), True)])
+def test_a_full_queue_beside_a_step_that_may_run_gives_no_advice_to_repeat(
+    tmp_path: Path, steps: tuple[str, str], advice: bool
+) -> None:
+    text = """
+format: pipeline
+inputs: [{name: x, dtype: FP32, shape: [4]}]
+outputs:
+  - {name: y, dtype: FP32, shape: [4], from: one.y}
+  - {name: z, dtype: FP32, shape: [4], from: two.y}
+steps:
+"""
+    text += "".join(f"  - {{name: {name}, model: {name}, inputs: {{x: x}}}}\n" for name in steps)
+    gate = Gate()
+    pipelines = Pipelines(tmp_path)
+    pipelines.model("one")
+    small = SETTINGS.model_copy(update={"max_queue_rows": 1, "pipeline_depth": 1})
+    pipelines.model("two", closed(gate), settings=small)
+    pipelines.ready(text)
+    busy = [pipelines.infer(1, model="two")]
+    gate.wait_reached(pipelines.loop)
+    busy.append(pipelines.infer(1, model="two"))
+
+    error = pipelines.loop.error_of(pipelines.infer(1, model="p"))
+
+    assert isinstance(error, QueueFull)
+    assert bool(error.retry_after) is advice
+    gate.open()
+    for each in busy:
+        pipelines.response(each)
+    pipelines.end()
+
+
 def test_requests_of_a_pipeline_are_counted_as_its_own(two: Pipelines) -> None:
     two.ready(CHAIN)
     two.response(two.infer(1, 2, model="p"))
