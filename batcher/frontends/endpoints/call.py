@@ -48,9 +48,13 @@ def answer_fields(response: InferenceResponse, picks_version: bool, once: str) -
     """
     fields = version_field(response.version) if picks_version else ()
     if once:
-        replayed = b"true" if response.origin == "replayed" else b"false"
-        fields = (*fields, (REPLAYED_FIELD, replayed))
+        fields = (*fields, (REPLAYED_FIELD, replayed_text(response).encode()))
     return fields
+
+
+def replayed_text(response: InferenceResponse) -> str:
+    """Return whether `response` is the answer to an earlier attempt, as clients read that."""
+    return "true" if response.origin == "replayed" else "false"
 
 
 def asks_anew(cache_control: str) -> bool:

@@ -24,10 +24,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from batcher.core.frames import clear_all_frames
+from batcher.core.request import InferenceResponse
 from batcher.errors import BatcherError, DeadlineExceeded, DecodingError, TooLarge, Unavailable
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.api_key import named_key
-from batcher.frontends.endpoints.call import asks_anew
+from batcher.frontends.endpoints.call import REPLAYED_FIELD, asks_anew, replayed_text
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.failures import CLIENT_LEFT, describe_failure
 
@@ -53,6 +54,9 @@ the 16 KiB of trailers that clients take.
 
 MAX_SMALL_BYTES = 1 << 18
 """Most bytes of a message without tensors; the library reads a message on the loop."""
+
+REPLAYED_ENTRY = REPLAYED_FIELD.decode().lower()
+"""Name of the entry that HTTP has as a header field; names in metadata are in lower case."""
 
 DEADLINE_SLACK_S = 0.005
 """Seconds before a call's deadline from which the deadline counts as passed.
@@ -238,6 +242,11 @@ def once_of(context: Context) -> str:
     """Return the entry `idempotency-key` of the call's metadata, empty without."""
     found = dict(context.invocation_metadata() or ()).get("idempotency-key", "")
     return found if isinstance(found, str) else ""
+
+
+def say_replayed(context: Context, response: InferenceResponse) -> None:
+    """Say in the trailing metadata whether `response` is that of an earlier attempt."""
+    context.set_trailing_metadata(((REPLAYED_ENTRY, replayed_text(response)),))
 
 
 def key_of(context: Context) -> str:

@@ -31,6 +31,7 @@ from batcher.frontends.grpc.calls import (
     once_of,
     outcome,
     route_of,
+    say_replayed,
 )
 from batcher.frontends.grpc.large import InferMessage, LargeTensors
 from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
@@ -81,8 +82,12 @@ class Inference:
         parameters = parameters_of(servable, head, wishes, client=client)
         parameters = _until(servable, parameters, context.time_remaining())
         slow = reader.slow and request.size >= HEAVY_BYTES
-        deferred = _begin(servable, request, parameters, slow)
-        return await _written(await outcome(deferred), head, servable, parameters, around)
+        response = await outcome(_begin(servable, request, parameters, slow))
+        if wishes.once:
+            say_replayed(context, response)
+        writing = _written(response, head, servable, parameters, around)
+        del response  # it is let go of where it is copied, not here
+        return await writing
 
     def _find(self, name: str, version: str) -> tuple[Servable, InferMessageReader]:
         """Return the servable for a model, and the reader of its requests.

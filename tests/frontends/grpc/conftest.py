@@ -51,12 +51,14 @@ class Context:
     Attributes:
         left: seconds until the call's deadline, None without one.
         written: the answers of a stream.
+        trailing: the metadata behind the answer.
     """
 
     def __init__(self, left: float | None = None, *metadata: tuple[str, str | bytes]) -> None:
         self.left = left
         self._metadata = metadata
         self.written: list[Any] = []
+        self.trailing: tuple[tuple[str, str], ...] = ()
 
     async def write(self, answer: Any) -> None:
         self.written.append(answer)
@@ -69,6 +71,9 @@ class Context:
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return self._metadata
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self.trailing = metadata
 
     async def abort(self, code: grpc.StatusCode, text: str) -> None:
         raise Aborted(code, text)

@@ -16,7 +16,9 @@ def test_a_repetition_runs_once_and_another_request_needs_another_key() -> None:
     async def test() -> None:
         context = Context(None, ("idempotency-key", '"a"'))
         first = await rpc.infer(request(1), context)
+        assert context.trailing == (("idempotency-replayed", "false"),)
         second = await rpc.infer(request(1), context)
+        assert context.trailing == (("idempotency-replayed", "true"),)
         assert first == second
         assert len(rpc.server.model.batches) == 1
         with pytest.raises(KeyReused):
@@ -30,7 +32,9 @@ def test_the_metadata_may_ask_for_the_model() -> None:
 
     async def test() -> None:
         for entries in ((), (), (("cache-control", "no-cache"),)):
-            await rpc.infer(request(1), Context(None, *entries))
+            context = Context(None, *entries)
+            await rpc.infer(request(1), context)
+            assert context.trailing == ()
         assert len(rpc.server.model.batches) == 2
 
     run(test)
