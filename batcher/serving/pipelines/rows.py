@@ -23,7 +23,7 @@ def even_rows(array: Array) -> Array:
 
 def no_rows(tensor: TensorSpec) -> Array:
     """Return no row of `tensor`; free axes are of size 0. Any thread."""
-    return np.empty((0, *(max(size, 0) for size in tensor.shape)), tensor.datatype.numpy)
+    return np.empty((0, *[max(size, 0) for size in tensor.shape]), tensor.datatype.numpy)
 
 
 def merged(tensor: TensorSpec, chosen: Array, places: Array, other: Array, rows: int) -> Array:

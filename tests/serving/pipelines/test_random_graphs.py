@@ -35,6 +35,7 @@ from batcher.serving.pipelines.graph import Graph
 from batcher.serving.pipelines.stage import PipelineStage
 from batcher.serving.servable import Servable
 from batcher.workers.memory import MemoryWorker
+from batcher.workers.pools import Pools
 from tests.support.models import RecordingModel, checked, model_spec, tensor
 
 FEW, MANY = 150, 10_000
@@ -58,7 +59,8 @@ class SmallModel(Servable):
 
     def __init__(self, name: str, random: Random, clock: Clock) -> None:
         """Make a model `x * factor + offset`."""
-        pools: Any = None  # nothing here is large
+        none: Any = None  # nothing here is large
+        pools = Pools(none, none, none, none)
         spec = model_spec((X,), (Y,), name=name)
         super().__init__(spec, 4, 10.0, pools, clock.seconds)
         self.factor, self.offset = random.randint(1, 3), random.randint(-2, 2)
