@@ -244,9 +244,10 @@ def once_of(context: Context) -> str:
     return found if isinstance(found, str) else ""
 
 
-def say_replayed(context: Context, response: InferenceResponse) -> None:
-    """Say in the trailing metadata whether `response` is that of an earlier attempt."""
+def say_replayed(response: InferenceResponse, context: Context) -> InferenceResponse:
+    """Say in the trailing metadata whether `response` is that of an earlier attempt; return it."""
     context.set_trailing_metadata(((REPLAYED_ENTRY, replayed_text(response)),))
+    return response
 
 
 def key_of(context: Context) -> str:

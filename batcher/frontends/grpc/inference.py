@@ -82,12 +82,10 @@ class Inference:
         parameters = parameters_of(servable, head, wishes, client=client)
         parameters = _until(servable, parameters, context.time_remaining())
         slow = reader.slow and request.size >= HEAVY_BYTES
-        response = await outcome(_begin(servable, request, parameters, slow))
+        deferred = _begin(servable, request, parameters, slow)
         if wishes.once:
-            say_replayed(context, response)
-        writing = _written(response, head, servable, parameters, around)
-        del response  # it is let go of where it is copied, not here
-        return await writing
+            deferred.addCallback(say_replayed, context)
+        return await _written(await outcome(deferred), head, servable, parameters, around)
 
     def _find(self, name: str, version: str) -> tuple[Servable, InferMessageReader]:
         """Return the servable for a model, and the reader of its requests.

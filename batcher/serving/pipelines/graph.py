@@ -87,50 +87,22 @@ class Node:
             neither spreads nor folds.
     """
 
-    __slots__ = (
-        "built_in",
-        "call",
-        "code",
-        "counts",
-        "empty",
-        "find",
-        "first",
-        "followers",
-        "given",
-        "index",
-        "inputs",
-        "is_even",
-        "is_exact",
-        "is_plain",
-        "joins",
-        "joins_fixed",
-        "looks_at",
-        "merges",
-        "name",
-        "needs",
-        "outputs",
-        "spec",
-        "spread",
-        "test",
-    )
+    needs = 0
+    find: Callable[[], Servable] | None = None
+    code: Code | None = None
 
     def __init__(self, index: int, fitted: FittedStep, call: int, counts: StepCounts) -> None:
         """Begin without neighbours; a node that merges the rows of another has that one's `call`.
 
         Any thread.
         """
-        step, made = fitted.step, fitted.made
+        step = fitted.step
         self.index, self.call, self.merges = index, call, call != index
         self.name = step.name
-        self.needs = 0
         self.followers: list[Node] = []
         self.inputs: tuple[tuple[str, str], ...] = tuple(step.inputs.items())
         self.first = self.inputs[0][1]
-        # Until they are merged, the rows of a step with a condition have names of their own.
-        mark = CHOSEN if fitted.test is not None else ""
-        self.outputs: tuple[tuple[str, str], ...] = tuple(
-            [(tensor.name, f"{step.name}.{tensor.name}{mark}") for tensor in fitted.outputs]
-        )
+        self.outputs = _kept(fitted)
         self.looks_at = _looked_at(self, fitted)
         self.test: Test | None = fitted.test
         self.joins = [Join(fitted, tensor) for tensor in fitted.outputs] if self.merges else []
@@ -139,17 +111,30 @@ class Node:
         self.spec: ModelSpec = fitted.spec
         self.given: tuple[TensorSpec, ...] = fitted.outputs
         self.is_exact, self.is_even = fitted.is_exact, fitted.is_even
-        texts = [tensor.datatype.name == "BYTES" for tensor in fitted.spec.inputs]
-        self.is_plain = fitted.is_exact and fitted.is_even and not any(texts)
-        self.find: Callable[[], Servable] | None = None
-        self.code: Code | None = None
-        self.built_in: BuiltIn | None = made
+        self.is_plain = fitted.is_exact and fitted.is_even and not _takes_texts(fitted.spec)
+        self.built_in: BuiltIn | None = fitted.made
+        self.spread = _spread_of(fitted)
         self.counts = counts
-        self.spread = ""
-        if made is not None and made.spreads:
-            self.spread = f"{step.name}.{COUNTS}"
-        elif made is not None and made.folds:
-            self.spread = f"{fitted.rows}.{COUNTS}"
+
+
+def _kept(fitted: FittedStep) -> tuple[tuple[str, str], ...]:
+    """Return names of outputs of a step and references."""
+    # Until they are merged, the rows of a step with a condition have names of their own.
+    mark = CHOSEN if fitted.test is not None else ""
+    name = fitted.step.name
+    return tuple([(tensor.name, f"{name}.{tensor.name}{mark}") for tensor in fitted.outputs])
+
+
+def _takes_texts(spec: ModelSpec) -> bool:
+    return "BYTES" in [tensor.datatype.name for tensor in spec.inputs]
+
+
+def _spread_of(fitted: FittedStep) -> str:
+    """Return the name of the value that says how many rows each row has become; else empty."""
+    made = fitted.made
+    if made is None or not (made.spreads or made.folds):
+        return ""
+    return f"{fitted.step.name if made.spreads else fitted.rows}.{COUNTS}"
 
 
 def _looked_at(node: Node, fitted: FittedStep) -> tuple[str, ...]:

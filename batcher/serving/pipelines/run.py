@@ -71,6 +71,18 @@ class Surroundings(NamedTuple):
 class Run:
     """Answers one request. Reactor thread."""
 
+    _is_pumping = False
+    _ended = False
+    _has_run = False
+    """Whether rows of a model, or the author's code, have run."""
+
+    _is_kept = False
+    """Whether a model has answered by what it had kept."""
+
+    _queue = 0.0
+    _compute = 0.0
+    _batch_size = 0
+
     def __init__(
         self,
         graph: Graph,
@@ -81,40 +93,21 @@ class Run:
         around: Surroundings,
     ) -> None:
         """Prepare to answer `request`, of `nbytes` bytes, which comes `now`; `begin` begins."""
-        own = request.parameters
-        # No key: the rows were charged to the quota of the pipeline's client at the door. Nor does
-        # the client repeat what the models get: that is other inputs.
-        self._parameters = Parameters(
-            deadline,
-            own.priority or around.default_level,
-            None,
-            own.client,
-            own.route,
-            own.fresh,
-            "",
-        )
+        self._parameters = _for_steps(request.parameters, deadline, around.default_level)
         self._answered: Deferred[InferenceResponse] | None = Deferred(self._cancelled)
-        self._graph = graph
-        self._around = around
+        self._graph, self._around = graph, around
         self._request = request
         self._nbytes = nbytes
-        self._came_at = now
-        self._now = now  # when the last value has come: then the nodes that need it could begin
+        # The latter is when the last value has come: then the nodes that need it could begin.
+        self._came_at = self._now = now
         self._values: dict[str, Array] = dict(request.inputs)
         self._places: dict[int, Array] = {}  # of the rows that a condition has chosen, by node
         self._waits = graph.needs.copy()
         self._left = len(self._waits)
         self._active: dict[int, Deferred[Any]] = {}
         self._began: dict[int, float] = {}
-        self._rows: dict[int, int] = {}  # with which nodes work that have not ended
+        self._rows: dict[int, int] = {}  # of nodes that work
         self._ready = graph.first.copy()
-        self._is_pumping = False
-        self._ended = False
-        self._has_run = False  # whether rows of a model, or the author's code, have run
-        self._is_kept = False  # whether a model has answered by what it had kept
-        self._queue = 0.0
-        self._compute = 0.0
-        self._batch_size = 0
 
     def begin(self) -> Deferred[InferenceResponse]:
         """Begin with the nodes that need no other.
@@ -335,3 +328,11 @@ class Run:
         answered, self._answered = self._answered, None
         assert answered is not None, "a request ends once"
         return answered
+
+
+def _for_steps(own: Parameters, deadline: float, default_level: int) -> Parameters:
+    """Return the parameters of what steps ask, for a request with the parameters `own`."""
+    # No key: the rows were charged to the quota of the pipeline's client at the door. Nor does the
+    # client repeat what the models get: that is other inputs.
+    level = own.priority or default_level
+    return Parameters(deadline, level, None, own.client, own.route, own.fresh, "")
