@@ -6,7 +6,10 @@ A real server over sockets, in three parts, each of which can be run alone:
 canary and are promoted or aborted, by turns. Clients of both check each answer: was that version
 meant at some time between sending and answering? Beside them two more models are asked in open
 loops at random (Poisson) times, one that sleeps and one that computes. Windows without and with
-changes alternate; the load is the same in both.
+changes alternate; the load is the same in both, and so are the bytes that are written to the disk:
+what differs is the work of the server. Changes come in quick succession first, until each kind was
+made as often as was asked for, and then seldom: on two cores, which the clients share, a change is
+felt for a tenth of a second.
 
 `shadows`: four models in processes of their own that differ in their shadow alone: none, one that
 hangs, one that ends its process at each batch, one that takes ten times as long. As many requests
@@ -32,7 +35,7 @@ if __package__ in (None, ""):
 import argparse
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -65,6 +68,9 @@ STABLE_S = 0.002
 PAUSE_S = 1.0
 """Seconds between two kinds of shadows, in which copies that are under way end."""
 
+WARMUP_S = 1.0
+"""Seconds of load before each window."""
+
 SETTLE_S = 3.0
 """Seconds for which a server rests before it is measured: processes in reserve import PyTorch."""
 
@@ -86,42 +92,93 @@ def changes(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[
         f"models.tried.canary={CANARY}",
         *(f"models.{name}.path={MODELS / name}" for name in OTHERS),
     )
-    windows: dict[bool, list[dict[str, LoadResult]]] = {False: [], True: []}
+    often, seldom = (Windows(pause, options) for pause in (options.pause, options.long_pause))
     with server_process(repository, *settings, log=log) as server:
         made = Changes(server, repository, log)
         loads = {name: Load(server.http, name, 4, 0.02) for name in ("replaced", "tried")}
-        with under_load(*loads.values()), ThreadPoolExecutor(1) as pool:
+        with under_load(*loads.values()):
             time.sleep(SETTLE_S)
             while min(map(len, made.seconds.values())) < options.changes:
-                for with_changes in (False, True):
-                    ended = time.monotonic() + options.seconds + 1.0
-                    changing = pool.submit(
-                        _change, made, options.pause if with_changes else 0.0, ended
-                    )
-                    windows[with_changes].append(_others(server, options, len(windows[True])))
-                    changing.result()
-                print(_summary(made, windows), flush=True)
-    rows = _rows_of_changes(made, loads) + _rows_of_others(windows)
-    return rows, [result for runs in windows.values() for run in runs for result in run.values()]
+                often.measure(server, made)
+            for _ in range(options.rounds):
+                seldom.measure(server, made)
+    rows = _rows_of_changes(made, loads) + often.rows("") + seldom.rows("at most 1.1")
+    return rows, often.runs() + seldom.runs()
 
 
-def _change(made: Changes, pause: float, until: float) -> None:
-    """Make changes with `pause` seconds between them; none with a pause of 0."""
-    while pause and time.monotonic() < until:
+class Windows:
+    """Pairs of windows, one without changes and one with, that the other models are asked in."""
+
+    def __init__(self, pause: float, options: argparse.Namespace) -> None:
+        """Make a change each `pause` seconds, three at least in a window with changes."""
+        self._pause = pause
+        self._options = options
+        self._seconds = max(options.seconds, 3 * pause)
+        self._found: dict[bool, list[dict[str, LoadResult]]] = {False: [], True: []}
+
+    def measure(self, server: Running, made: Changes) -> None:
+        """Measure both windows of a pair, and print what was found."""
+        for with_changes, found in self._found.items():
+            ended = time.monotonic() + self._seconds + WARMUP_S
+            change = made.change if with_changes else made.only_write
+            with ThreadPoolExecutor(1) as pool:
+                changing = pool.submit(_change, change, self._pause, ended)
+                found.append(_others(server, self._options, self._seconds, len(found)))
+                changing.result()
+        last = ", ".join(
+            f"{name} p99 {self._found[False][-1][name].latency_200_ms['p99']:.2f} -> "
+            f"{self._found[True][-1][name].latency_200_ms['p99']:.2f} ms"
+            for name in OTHERS
+        )
+        print(f"{sum(map(len, made.seconds.values()))} changes; {last}", flush=True)
+
+    def runs(self) -> list[LoadResult]:
+        """Return every run of a load generator."""
+        return [result for runs in self._found.values() for run in runs for result in run.values()]
+
+    def rows(self, asked: str) -> list[Row]:
+        """Return the lines of the table; `asked` is what is asked of the ratio of p99."""
+        rows = []
+        for name in OTHERS:
+            runs = [run[name] for each in self._found.values() for run in each]
+            failed = sum(each.scheduled - each.statuses.get("200", 0) for each in runs)
+            out = sum(not each.valid for each in runs)
+            case = f"{name}, a change each {self._pause:g} s, {len(runs)} windows, {out} left out"
+            rows.append(row("changes", case, "lost or failed", failed, "0"))
+            for what in ("p50", "p99"):
+                without, beside = (self._median(key, name, what) for key in (False, True))
+                rows.append(row("changes", case, f"{what} without, ms", without, ""))
+                rows.append(row("changes", case, f"{what} with changes, ms", beside, ""))
+                is_asked = asked if what == "p99" else ""
+                rows.append(row("changes", case, f"{what} ratio", beside / without, is_asked))
+        return rows
+
+    def _median(self, with_changes: bool, name: str, what: str) -> float:
+        """Return the median over the valid runs."""
+        runs = [run[name] for run in self._found[with_changes]]
+        found = [run.latency_200_ms[what] for run in runs if run.valid]
+        return median(found) if found else float("nan")
+
+
+def _change(change: Callable[[], None], pause: float, until: float) -> None:
+    """Make a change each `pause` seconds."""
+    while time.monotonic() < until:
         began = time.monotonic()
-        made.next()()
+        change()
         time.sleep(max(0.0, pause - (time.monotonic() - began)))
 
 
-def _others(server: Running, options: argparse.Namespace, seed: int) -> dict[str, LoadResult]:
+def _others(
+    server: Running, options: argparse.Namespace, seconds: float, seed: int
+) -> dict[str, LoadResult]:
     """Ask the models that nobody changes."""
     loads = {
         name: LoadOptions(
             url=f"{server.http}/models/{name}/predict",
             body=np.random.default_rng(0).random(numbers, dtype=np.float32).tobytes(),
             rate=rate,
-            duration=options.seconds,
-            warmup=1.0,
+            duration=seconds,
+            warmup=WARMUP_S,
             connections=64,
             seed=seed,
             realtime=options.realtime,
@@ -132,22 +189,7 @@ def _others(server: Running, options: argparse.Namespace, seed: int) -> dict[str
         return dict(zip(loads, pool.map(run_load, loads.values()), strict=True))
 
 
-def _p99(runs: Sequence[dict[str, LoadResult]], name: str, what: str = "p99") -> float:
-    """Return the median over the valid runs."""
-    found = [run[name].latency_200_ms[what] for run in runs if run[name].valid]
-    return median(found) if found else float("nan")
-
-
-def _summary(made: Changes, windows: dict[bool, list[dict[str, LoadResult]]]) -> str:
-    last = ", ".join(
-        f"{name} p99 {windows[False][-1][name].latency_200_ms['p99']:.2f} -> "
-        f"{windows[True][-1][name].latency_200_ms['p99']:.2f} ms"
-        for name in OTHERS
-    )
-    return f"{sum(map(len, made.seconds.values()))} changes; {last}"
-
-
-def _rows_of_changes(made: Changes, loads: dict[str, Load]) -> Iterator[Row] | list[Row]:
+def _rows_of_changes(made: Changes, loads: dict[str, Load]) -> list[Row]:
     rows = []
     for name, meant in (("replaced", made.replaced), ("tried", made.tried)):
         answered = loads[name].answered
@@ -158,23 +200,6 @@ def _rows_of_changes(made: Changes, loads: dict[str, Load]) -> Iterator[Row] | l
     for kind, seconds in made.seconds.items():
         case = f"{len(seconds)} times {kind}"
         rows.append(row("changes", case, "median seconds", median(seconds), ""))
-    return rows
-
-
-def _rows_of_others(windows: dict[bool, list[dict[str, LoadResult]]]) -> list[Row]:
-    rows = []
-    for name in OTHERS:
-        runs = [run[name] for each in windows.values() for run in each]
-        failed = sum(each.scheduled - each.statuses.get("200", 0) for each in runs)
-        out = sum(not each.valid for each in runs)
-        case = f"{name}, {len(runs)} windows, {out} left out"
-        rows.append(row("changes", case, "lost or failed", failed, "0"))
-        for what in ("p50", "p99"):
-            without, beside = (_p99(windows[key], name, what) for key in (False, True))
-            rows.append(row("changes", case, f"{what} without, ms", without, ""))
-            rows.append(row("changes", case, f"{what} with changes, ms", beside, ""))
-            asked = "at most 1.1" if what == "p99" else ""
-            rows.append(row("changes", case, f"{what} ratio", beside / without, asked))
     return rows
 
 
@@ -268,9 +293,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all without")
     parser.add_argument("--changes", type=int, default=100, help="of each kind, at least")
-    parser.add_argument("--pause", type=float, default=1.0, help="seconds between two changes")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each window")
-    parser.add_argument("--rounds", type=int, default=8, help="of shadows")
+    parser.add_argument("--pause", type=float, default=0.5, help="seconds from change to change")
+    parser.add_argument("--long-pause", type=float, default=10.0, help="the same, afterwards")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each window, at least")
+    parser.add_argument("--rounds", type=int, default=8, help="of changes seldom, and of shadows")
     parser.add_argument("--sample", type=float, default=0.1, help="share that shadows get")
     parser.add_argument(
         "--realtime",
@@ -288,9 +314,6 @@ def main() -> int:
     remarks = [
         f"When the run began, {load:.1f} other processes wanted a core (load average of a minute)."
     ]
-    if "changes" in parts:
-        pause, seconds = options.pause, options.seconds
-        remarks.append(f"A change each {pause:g} s in windows with changes, {seconds:g} s long.")
     if "shadows" in parts:
         remarks.append(f"Shadows get copies of {options.sample:.0%} of the requests.")
     name = "_".join(["rollouts", *options.parts])

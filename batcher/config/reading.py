@@ -14,7 +14,9 @@ A key that is written twice is an error here; YAML readers usually keep the last
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from difflib import SequenceMatcher, get_close_matches
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +41,9 @@ MAX_VALUES = 200_000
 """Values of a file, those that an alias repeats included: some hundred bytes of aliases of aliases
 stand for more than any memory holds.
 """
+
+KEPT = 1 << 16
+"""Most characters of a file that is read once for all times that it has this text."""
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
@@ -88,7 +93,7 @@ def read_yaml(path: Path) -> Source:
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path}: cannot be read: {err}") from err
     try:
-        values, origins = _parsed(text, path.name)
+        values, origins = _kept(text, path.name) if len(text) <= KEPT else _parsed(text, path.name)
     except RecursionError as err:
         deep = "lists or mappings nested too deeply"
         raise ConfigError(f"{path.name}: expected settings; got {deep}") from err
@@ -100,7 +105,8 @@ def read_yaml(path: Path) -> Source:
     if not isinstance(values, dict):
         kind = type(values).__name__
         raise ConfigError(f"{path.name}:1: expected a mapping of settings; got {kind}")
-    return Source(values, {(): path.name, **origins})
+    # A copy: who reads a file may change what was read.
+    return Source(deepcopy(values), {(): path.name, **origins})
 
 
 def _parsed(text: str, file: str) -> tuple[Any, dict[Key, str]]:
@@ -118,6 +124,10 @@ def _parsed(text: str, file: str) -> tuple[Any, dict[Key, str]]:
     origins = dict(found)
     values = loader.construct_document(node)
     return {} if values is None else values, origins
+
+
+# A reload reads mostly what was read before, and a file takes milliseconds of the interpreter lock.
+_kept = lru_cache(maxsize=64)(_parsed)
 
 
 def _origins(

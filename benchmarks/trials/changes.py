@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,16 @@ class Changes:
         for model in ("replaced", "tried"):
             write_version(repository, model, 1, 1, weights=WEIGHTS_BYTES)
 
-    def next(self) -> Callable[[], None]:
-        """Return the kind of change that was made least often."""
+    def change(self) -> None:
+        """Make a change of the kind that was made least often."""
         kinds = {"reload": self.reload, "promote": self.promote, "abort": self.abort}
-        return kinds[min(kinds, key=lambda kind: len(self.seconds[kind]))]
+        kinds[min(kinds, key=lambda kind: len(self.seconds[kind]))]()
+
+    def only_write(self) -> None:
+        """Write what a change writes, where no server looks: what is left is the server's cost."""
+        spare = self._repository.with_name("spare")
+        write_version(spare, "written", 1, self._content, weights=WEIGHTS_BYTES)
+        remove_version(spare, "written", 1)
 
     def reload(self) -> None:
         """Give version 1 of `replaced` another content."""

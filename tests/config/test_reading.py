@@ -41,6 +41,17 @@ def test_every_value_remembers_its_line(tmp_path: Path) -> None:
     assert source.origin(("defaults", "level_weights", 1)) == "config.yaml:7"
 
 
+def test_who_changes_what_was_read_changes_no_later_reading(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("defaults: {level_weights: [3, 1]}\n")
+    first = read_yaml(path)
+    first.values["defaults"]["level_weights"].append(5)
+    first.origins.clear()
+    second = read_yaml(path)
+    assert second.values == {"defaults": {"level_weights": [3, 1]}}
+    assert second.origin(("defaults", "level_weights", 1)) == "config.yaml:1"
+
+
 def test_a_value_that_is_not_there_has_the_line_of_what_is_around_it(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("port: 1\ndefaults:\n  device: cpu\n")

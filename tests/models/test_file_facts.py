@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,21 @@ def test_the_content_betrays_a_change_that_all_else_hides(tmp_path: Path) -> Non
     written(path, "two")
     after = facts_of(path, before)
     assert after._replace(ctime_ns=before.ctime_ns) != before
+
+
+def test_a_later_look_rests_between_pieces_and_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr("time.sleep", rests.append)
+    monkeypatch.setattr("batcher.models.file_facts.PIECE_BYTES", 10)
+    file = tmp_path / "weights.bin"
+    file.write_bytes(bytes(range(25)))
+    first = facts_of(file)
+    assert not rests
+    assert facts_of(file, first) == first
+    assert len(rests) == 2
+    assert first.digest == blake2b(bytes(range(25)), digest_size=16).hexdigest()
 
 
 def test_large_files_are_read_only_if_they_have_just_been_changed(
