@@ -27,8 +27,9 @@ from batcher.app.start_report import LoadScreen, StartReport
 from batcher.app.target import Flags, Said, target_flags
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.config.reading import dotted, scalar
+from batcher.config.reading import scalar
 from batcher.config.settings import ServerSettings, load_settings, share_threads
+from batcher.config.yaml_text import dotted
 from batcher.errors import BatcherError, ConfigError
 from batcher.serving.repository.fetching import find_and_fetch
 from batcher.serving.repository.folders import define, find_versions, settings_for

@@ -13,11 +13,9 @@ A key that is written twice is an error here; YAML readers usually keep the last
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from difflib import SequenceMatcher, get_close_matches
-from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
@@ -27,25 +25,12 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from batcher.config.service_links import is_service_link
-from batcher.core.names import is_unicode
+from batcher.config.yaml_text import SECRETS, Key, dotted, parsed
 from batcher.errors import ConfigError
 
 Settings = TypeVar("Settings", bound=BaseModel)
-Key = tuple[str | int, ...]
 
 ENVIRONMENT_PREFIX = "BATCHER_"
-SECRETS = "quotas"
-"""The setting whose own keys are secrets: messages name the line of a secret and never its text."""
-
-MAX_VALUES = 200_000
-"""Values of a file, those that an alias repeats included: some hundred bytes of aliases of aliases
-stand for more than any memory holds.
-"""
-
-KEPT = 1 << 16
-"""Most characters of a file that is read once for all times that it has this text."""
-
-_MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class Source:
@@ -92,93 +77,13 @@ def read_yaml(path: Path) -> Source:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path}: cannot be read: {err}") from err
-    try:
-        values, origins = _kept(text, path.name) if len(text) <= KEPT else _parsed(text, path.name)
-    except RecursionError as err:
-        deep = "lists or mappings nested too deeply"
-        raise ConfigError(f"{path.name}: expected settings; got {deep}") from err
-    except yaml.YAMLError as err:
-        mark = getattr(err, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(err, "problem", None) or err
-        raise ConfigError(f"{path.name}{line}: not YAML: {problem}") from err
+    values, origins = parsed(text, path.name)
     if not isinstance(values, dict):
-        kind = type(values).__name__
-        raise ConfigError(f"{path.name}:1: expected a mapping of settings; got {kind}")
+        raise ConfigError(
+            f"{path.name}:1: expected a mapping of settings; got {type(values).__name__}"
+        )
     # A copy: who reads a file may change what was read.
     return Source(deepcopy(values), {(): path.name, **origins})
-
-
-def _parsed(text: str, file: str) -> tuple[Any, dict[Key, str]]:
-    """Return the values of `text`, {} for an empty text, and their origins in `file`."""
-    loader = yaml.SafeLoader(text)
-    node = loader.get_single_node()
-    if node is None:
-        return {}, {}
-    # Origins first: they are read from the nodes, which building the values flattens.
-    found = list(islice(_origins(node, (), file, ()), MAX_VALUES + 1))
-    if len(found) > MAX_VALUES:
-        raise ConfigError(
-            f"{file}: expected at most {MAX_VALUES} values, aliases counted; got more"
-        )
-    origins = dict(found)
-    values = loader.construct_document(node)
-    return {} if values is None else values, origins
-
-
-# A reload reads mostly what was read before, and a file takes milliseconds of the interpreter lock.
-_kept = lru_cache(maxsize=64)(_parsed)
-
-
-def _origins(
-    node: yaml.Node, key: Key, file: str, around: tuple[yaml.Node, ...]
-) -> Iterator[tuple[Key, str]]:
-    """Yield the origin of each value in `node`, which stands at `key` inside the nodes `around`."""
-    place = f"{file}:{node.start_mark.line + 1}"
-    if node in around:
-        raise ConfigError(f"{place}: {dotted(key)} contains itself")
-    if key:
-        yield key, place
-    if isinstance(node, yaml.MappingNode):
-        yield from _origins_in_mapping(node, key, file, (*around, node))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _origins(value, (*key, index), file, (*around, node))
-    else:
-        _check_scalar(node, place)
-
-
-def _origins_in_mapping(
-    node: yaml.MappingNode, key: Key, file: str, around: tuple[yaml.Node, ...]
-) -> Iterator[tuple[Key, str]]:
-    seen: set[str] = set()
-    for name, value in node.value:
-        place = f"{file}:{name.start_mark.line + 1}"
-        if not isinstance(name, yaml.ScalarNode):
-            raise ConfigError(f"{place}: expected the name of a setting; got a {name.id}")
-        if name.tag != _MERGE_TAG:
-            _check_scalar(name, place)
-        if name.value in seen:
-            raise ConfigError(f"{place}: {dotted((*key, name.value))} is set twice")
-        seen.add(name.value)
-        yield from _origins(value, (*key, name.value), file, around)
-        yield (*key, name.value), place
-
-
-def _check_scalar(node: yaml.Node, place: str) -> None:
-    # A name with half a character in it could be written to no page, log or metric.
-    if not is_unicode(node.value):
-        raise ConfigError(
-            f"{place}: expected whole characters, such as \\U0001F600; got {node.value!r:.60}"
-        )
-    try:
-        yaml.SafeLoader("").construct_object(node)
-    except yaml.YAMLError:
-        raise
-    # For a date such as 2024-13-45 or digits that are no number, PyYAML lets Python's own errors
-    # through.
-    except Exception as err:
-        raise ConfigError(f"{place}: expected a value; got {node.value!r:.60}: {err}") from err
 
 
 def override_from_environment(source: Source, environment: Mapping[str, str]) -> None:
@@ -396,10 +301,3 @@ def refuse_boolean(kind: str) -> BeforeValidator:
 
 Integer = Annotated[int, refuse_boolean("a valid integer")]
 Number = Annotated[float, Field(allow_inf_nan=False), refuse_boolean("a valid number")]
-
-
-def dotted(key: Key) -> str:
-    """Return `key` as text for messages: its steps joined by dots, a secret as `<key>`."""
-    if key[:1] == (SECRETS,) and len(key) > 1:
-        key = (SECRETS, "<key>", *(step for step in key[2:] if step != "[key]"))
-    return ".".join(map(str, key))

@@ -15,7 +15,8 @@ from typing import Any
 
 from batcher.config.pipelines.expression import Condition, parse_condition
 from batcher.config.pipelines.step_file import StepFile
-from batcher.config.reading import Key, Source, dotted
+from batcher.config.reading import Source
+from batcher.config.yaml_text import Key, dotted
 from batcher.core.spec import TensorSpec
 from batcher.errors import ConfigError
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from batcher.config.default_values import default_row
 from batcher.config.pipelines.plan import Fixed, Plan, Step
-from batcher.config.reading import Key
+from batcher.config.yaml_text import Key
 from batcher.core.error_text import brief
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import ConfigError
