@@ -35,6 +35,7 @@ KERAS = ["keras>=3.8"]
 TEXT = ["tokenizers>=0.20"]
 STORES = ["obstore>=0.9"]
 PARQUET = ["pyarrow>=18"]
+REDIS = ["txredisapi>=1.6"]
 BUILD_ONNX = ["onnx>=1.17"]
 TEST = [
     "pytest>=8",
@@ -51,6 +52,7 @@ TEST = [
     *GRPC,
     *STORES,
     *PARQUET,
+    *REDIS,
     *BUILD_ONNX,
     *SKLEARN,
 ]
@@ -155,6 +157,7 @@ setup(
         "text": TEXT,
         "stores": STORES,
         "parquet": PARQUET,
+        "redis": REDIS,
         "test": TEST,
         "test-clients": TEST_CLIENTS,
         "dev": DEV,

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from batcher.batching import scheduler
 from batcher.codecs.formats.json_text import to_json
+from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
 from batcher.core.cores import cores, memory_limit
 from batcher.core.installing import EXTRAS, how_to_install
@@ -130,6 +131,9 @@ def _need_of(extra: str, settings: ServerSettings, base: Path) -> str:
         return "grpc_port" if settings.grpc_port is not None else ""
     if extra == "parquet":
         return ""  # a batch job names its files, no setting does
+    if extra == "redis":
+        kept = [("defaults", settings.defaults), *settings.models.items()]
+        return next((f"cache.store of {name}" for name, each in kept if _asks_redis(each)), "")
     if extra == "stores":
         places = [("model_repository", place) for place in settings.repositories]
         own = settings.models.items()
@@ -140,6 +144,10 @@ def _need_of(extra: str, settings: ServerSettings, base: Path) -> str:
     except ConfigError:  # the server says so itself when it starts
         return ""
     return next((f"model {each.name}" for each in folders if _is_onnx(each)), "")
+
+
+def _asks_redis(settings: ModelSettings) -> bool:
+    return settings.cache is not None and settings.cache.redis is not None
 
 
 def _is_bucket(place: str) -> bool:

@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from batcher.config.redis_address import without_passwords
 from batcher.config.service_links import is_service_link
 from batcher.config.yaml_text import SECRETS, Key, dotted, parsed
 from batcher.errors import ConfigError
@@ -230,7 +231,8 @@ def _got(problem: Any) -> str:
     key, value = problem["loc"], problem["input"]
     # Below a quota's key stand its plain values; Pydantic marks the key itself with "[key]".
     is_public = key[:1] != (SECRETS,) or (len(key) > 2 and key[-1] != "[key]")
-    return repr(value) if is_public else type(value).__name__
+    is_shown = is_public and key[-1:] != ("secret",)
+    return without_passwords(repr(value)) if is_shown else type(value).__name__
 
 
 def _suggestion(schema: type[BaseModel], key: Key, elsewhere: Mapping[str, str]) -> str:

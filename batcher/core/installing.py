@@ -9,7 +9,13 @@ from __future__ import annotations
 DISTRIBUTION = "batcher-inference"
 """The name under which pip knows the server."""
 
-EXTRAS = {"onnx": "onnxruntime", "grpc": "grpc", "stores": "obstore", "parquet": "pyarrow"}
+EXTRAS = {
+    "onnx": "onnxruntime",
+    "grpc": "grpc",
+    "stores": "obstore",
+    "parquet": "pyarrow",
+    "redis": "txredisapi",
+}
 """Extras that the server can do without, each with a module that it brings."""
 
 FORMAT_LIBRARIES = {

@@ -73,10 +73,10 @@ def unchanged(files: list[Path]) -> Iterator[None]:
 
     Any thread.
     """
-    before = [_times(file) for file in files]
+    before = [times_of(file) for file in files]
     yield
     for file, times in zip(files, before, strict=True):
-        if _times(file) != times:
+        if times_of(file) != times:
             raise ModelLoadError(
                 f"{file.name}: expected a file that stays as it is while the model is loaded; it "
                 "was changed meanwhile. Load the model again once the file is complete"
@@ -117,7 +117,7 @@ def _digest(path: Path, gently: bool) -> str:
     return ""
 
 
-def _times(file: Path) -> tuple[int, int, int, int]:
+def times_of(file: Path) -> tuple[int, int, int, int]:
     """Return what changes when a file is written or replaced. Any thread."""
     status = file.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

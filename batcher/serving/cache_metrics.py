@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from operator import attrgetter
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -16,6 +17,23 @@ MAX_CACHES = 200
 _LABELS = ("model", "version")
 
 
+class RedisCounts:
+    """What a version had of the answers of other servers. Reactor thread.
+
+    Attributes:
+        looks: requests by what became of their look into Redis: `hit`, `miss`, `late` without a
+            reply in time, `wrong` where what stood there was no answer, `failed` where Redis or the
+            connection did, `away` if Redis was not asked.
+        writes: answers by what became of them on their way there: `kept`, `failed`, or `dropped`
+            where Redis was not asked or too much was under way.
+    """
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.looks: dict[str, int] = defaultdict(int)
+        self.writes: dict[str, int] = defaultdict(int)
+
+
 class CacheCounts:
     """What the cache of one version has done. Reactor thread.
 
@@ -25,6 +43,7 @@ class CacheCounts:
         left_out: answers that were not kept, by reason: `score`, `large`, `busy` where the pool
             that packs large ones was full.
         store: has what is kept; None once the version is gone.
+        redis: numbers of what is shared with other servers.
     """
 
     def __init__(self) -> None:
@@ -32,6 +51,7 @@ class CacheCounts:
         self.outcomes: dict[str, int] = {"hit": 0, "joined": 0, "miss": 0, "skipped": 0}
         self.left_out: dict[str, int] = defaultdict(int)
         self.store: LocalStore | None = None
+        self.redis = RedisCounts()
         self._evicted = 0
 
     @property
@@ -71,11 +91,20 @@ class CacheMetrics(CountsByVersion[CacheCounts]):
             text = "Answers that were not kept, by reason."
             yield self._labelled("batcher_cache_left_out", text, "reason", "left_out")
             yield from self._stores()
+            yield from self._redis()
+
+    def _redis(self) -> Iterator[Metric]:
+        text = "Requests by what became of their look into Redis."
+        looks = self._labelled("batcher_cache_redis_looks", text, "outcome", "redis.looks")
+        text = "Answers by what became of them on their way to Redis."
+        writes = self._labelled("batcher_cache_redis_writes", text, "outcome", "redis.writes")
+        yield from (family for family in (looks, writes) if family.samples)
 
     def _labelled(self, name: str, text: str, label: str, attribute: str) -> Metric:
         family = CounterMetricFamily(name, text, labels=(*_LABELS, label))
+        numbers = attrgetter(attribute)
         for labels, counts in self._counts.items():
-            for value, count in getattr(counts, attribute).items():
+            for value, count in numbers(counts).items():
                 family.add_metric((*labels, value), count)
         return family
 

@@ -30,6 +30,8 @@ from batcher.core.waiters import Waiters
 from batcher.errors import Draining, ModelNotReady
 from batcher.models.protocol import Arrays, LoadedModel
 from batcher.serving.assembly import Assembly
+from batcher.serving.caching.content import Content
+from batcher.serving.caching.redis.opening import shares_answers
 from batcher.serving.servable import Servable
 from batcher.serving.version_stages import version_stages
 from batcher.workers.instances import Instances
@@ -130,6 +132,8 @@ class ModelVersion(Servable):
         keeper: hears of every change.
         load: loads the model on the inference thread; None loads what `definition` says.
         required: whether the server is not ready without this version.
+
+    Raises ConfigError at its making: the settings need an extra that is not installed.
     """
 
     sample: Arrays | None = None
@@ -150,6 +154,8 @@ class ModelVersion(Servable):
     ) -> None:
         """Start in LOADING; nothing is loaded before `start`."""
         spec, seconds = definition.spec, parts.clock.seconds
+        shares = definition.plan is None and shares_answers(settings)
+        self._content = Content(definition, load is None, parts.pools) if shares else None
         super().__init__(spec, settings.bulk_level, settings.timeout, parts.pools, seconds)
         self.limits = DecodingLimits(settings.max_queue_rows, settings.max_queue_bytes)
         self.definition = definition
@@ -182,9 +188,15 @@ class ModelVersion(Servable):
 
     def start(self) -> Deferred[None]:
         """Load the model; fires when it is ready, fails with ModelLoadError if it cannot be."""
-        loading = self.workers.start(
-            self.scheduler.deliver, self.scheduler.set_alive, self._workers_changed
-        )
+        workers = self.workers
+        hears = self.scheduler.deliver, self.scheduler.set_alive, self._workers_changed
+        if self._content is None:
+            loading = workers.start(*hears)
+        else:
+            # The version may be gone before its files were looked at.
+            loading = self._content.look().addCallback(
+                lambda _: workers.start(*hears) if self.state is ModelState.LOADING else LoadedModel()
+            )
         return loading.addCallbacks(self._loaded, self._failed)
 
     def settled(self) -> Deferred[None]:
@@ -252,7 +264,8 @@ class ModelVersion(Servable):
         self.one_call = loaded.one_call
         self.sample = loaded.sample
         surroundings = self.deadline, self._pools, self._clock, self._metrics
-        stages = version_stages(self.spec, self.settings, loaded, *surroundings)
+        own = self.settings, loaded, self._content
+        stages = version_stages(self.spec, *own, *surroundings)
         # A pipeline keeps no answers: its models may be replaced, and keep their own.
         self.set_version_stages(tuple(self._own_stages or stages))
         if loaded.preprocess is not None:

@@ -9,6 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import ModelSpec
 from batcher.models.protocol import LoadedModel
+from batcher.serving.caching.content import Content
+from batcher.serving.caching.redis.opening import redis_answers
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.stages.cache import CacheStage
 from batcher.serving.stages.hooks import HookStage
@@ -20,6 +22,7 @@ def version_stages(
     spec: ModelSpec,
     settings: ModelSettings,
     loaded: LoadedModel,
+    content: Content | None,
     deadline: Callable[[], float],
     pools: Pools,
     clock: IReactorTime,
@@ -27,13 +30,17 @@ def version_stages(
 ) -> Iterator[Stage]:
     """Yield the stages of a version that was `loaded`, the first one first.
 
-    `deadline` returns the deadline, a time in seconds, of a request without one of its own.
+    `deadline` returns the deadline, a time in seconds, of a request without one of its own;
+    `content` is that of the version's files, where answers are shared.
     """
     name = spec.name, spec.version
     if settings.cache is not None:
         surroundings = deadline, pools.cpu, clock
         level, counts = settings.default_priority, metrics.caches.of(*name)
-        yield CacheStage(settings.cache, spec, level, *surroundings, counts)
+        redis, address = None, settings.cache.redis
+        if content is not None and address is not None:
+            redis = redis_answers(address, settings, spec, content.read(), counts, clock)
+        yield CacheStage(settings.cache, spec, level, *surroundings, counts, redis)
     if loaded.preprocess is not None or loaded.postprocess is not None:
         arguments = loaded, deadline, metrics.model(*name), clock.seconds, settings
         yield HookStage(pools.cpu, spec, *arguments)

@@ -24,12 +24,14 @@ class Pools(NamedTuple):
         codecs: a process, for text.
         disk: one thread, for folders of models and the settings.
         stores: one thread, for stores of models, which are slow or away.
+        files: one thread, for models that are read from end to end.
     """
 
     cpu: CpuPool
     codecs: CodecPool
     disk: CpuPool
     stores: CpuPool
+    files: CpuPool
 
     @property
     def holders(self) -> tuple[CpuPool, CpuPool]:
@@ -53,4 +55,5 @@ def make_pools(
         # What waits for the disk holds on to no bytes.
         CpuPool(1, MAX_DISK_READS, 1, call_from_thread, clock, "disk"),
         CpuPool(1, MAX_DISK_READS, 1, call_from_thread, clock, "store"),
+        CpuPool(1, MAX_DISK_READS, 1, call_from_thread, clock, "files"),
     )

@@ -217,7 +217,7 @@ def _run_compiler(wanted: Wanted, path: Path) -> None:
                 "name": definition.spec.name,
                 "version": definition.spec.version,
                 "folder": str(definition.folder),
-                "settings": wanted.settings.model_dump(mode="json"),
+                "settings": wanted.settings.model_dump(mode="json", exclude={"cache"}),
                 "device": str(wanted.device),
                 "path": str(unfinished),
             }

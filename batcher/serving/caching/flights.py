@@ -202,7 +202,7 @@ class Flights:
         elif others:
             shared = read_only(response.outputs)
             if own is not None:
-                own.callback(with_outputs(response, shared, ""))
+                own.callback(with_outputs(response, shared, response.origin))
             joined = with_outputs(response, shared, self._origin)
             for each in others:
                 if not each.called:

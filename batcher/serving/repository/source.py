@@ -6,10 +6,8 @@ be loaded anew.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +15,8 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings, share_threads
 from batcher.config.traffic import TrafficSettings
-from batcher.config.triton.model_config import config_of
 from batcher.models.file_facts import FileFacts, facts_of
+from batcher.models.version_files import version_files
 from batcher.serving.repository.folders import define, settings_for
 from batcher.serving.repository.listing import ModelFolder
 
@@ -90,33 +88,8 @@ def _files(paths: Iterable[Path], known: tuple[FileFacts, ...]) -> tuple[FileFac
 
 
 def paths_of(folder: ModelFolder) -> Iterable[Path]:
-    """Return the paths of all files of a version. Disk thread.
-
-    A single file has beside it, of its own, the weights of a graph, which have the graph's name and
-    more, and the modules that it may import. Whatever else is in that folder is not the model's.
-    """
+    """Return the paths of all files of a version. Disk thread."""
     single = folder.single
     if single is None:
-        config = config_of(folder.folder)
-        return [*_paths(folder.folder), *([config] if config is not None else [])]
-    pattern = "*.py" if single.file.suffix == ".py" else f"{escape(single.file.name)}*"
-    beside = [path for path in folder.folder.glob(pattern) if path.is_file()]
-    return {single.file, *beside, *([single.sample] if single.sample is not None else [])}
-
-
-def _paths(folder: Path) -> Iterator[Path]:
-    """Yield the paths of all files below `folder`, but those of bytecode. Disk thread.
-
-    Links to folders are followed, since models read through them; a folder that several links lead
-    to is looked at once, so that links in a circle come to an end.
-    """
-    seen = {os.path.realpath(folder)}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        inside = []
-        for name in sorted(folders):
-            real = os.path.realpath(os.path.join(parent, name))
-            if name != "__pycache__" and real not in seen:
-                seen.add(real)
-                inside.append(name)
-        folders[:] = inside
-        yield from (Path(parent, name) for name in files)
+        return version_files(folder.folder)
+    return version_files(folder.folder, single.file, single.sample)

@@ -5,7 +5,9 @@
                                     -> go_on     -> the answer, a copy of which is kept
 
 The stage belongs to one loaded version, and so does what it keeps: a version that is loaded anew
-begins with nothing. So the key is made of no more than model, version and inputs. All outputs are
+begins with nothing. So the key is made of no more than model, version and inputs. A version may
+share its answers with other servers (`caching/redis/`): then the leader of equal requests asks
+there first, and what the model has answered goes there as well. All outputs are
 kept; which of them a client gets, and in which format, is decided when an answer is written.
 Deadline, level and key of a request change nothing in its answer.
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -45,6 +47,7 @@ from batcher.serving.cache_metrics import CacheCounts
 from batcher.serving.caching.flights import Flight, Flights
 from batcher.serving.caching.local_store import BEGIN_BYTES, LocalStore
 from batcher.serving.caching.packing import is_quick, pack, read_only, unpack
+from batcher.serving.caching.redis.answers import RedisAnswers
 from batcher.serving.caching.scores import BestScores
 from batcher.serving.stages.stage import GoOn, Stage
 from batcher.workers.pool import CpuPool
@@ -56,6 +59,18 @@ MAX_LOOP_BYTES: Final = 64 << 10
 
 _NO_SCORES = "model {title}: cache.min_score keeps no answer: expected an output of floats"
 _log = Logger()
+
+
+class _Packed(NamedTuple):
+    """An answer as bytes.
+
+    Attributes:
+        kept: as it is kept here.
+        sealed: as it is sent to a Redis; None where it is sent to none.
+    """
+
+    kept: bytes
+    sealed: bytes | None
 
 
 class CacheStage(Stage):
@@ -76,10 +91,12 @@ class CacheStage(Stage):
         pool: CpuPool,
         clock: IReactorTime,
         counts: CacheCounts,
+        redis: RedisAnswers | None = None,
     ) -> None:
         """Keep answers of the model `spec` as `settings` say, and count in `counts`.
 
-        `default_level` and `deadline` are those of a request without its own.
+        `default_level` and `deadline` are those of a request without its own; `redis` has the
+        answers of other servers.
         """
         self._ttl, self._min_score = settings.ttl_s, settings.min_score
         self._names = names = (spec.name, spec.version)
@@ -89,6 +106,7 @@ class CacheStage(Stage):
         self._counts, self._store = counts, LocalStore(settings.max_bytes)
         self._flights = Flights(clock, deadline, default_level, self._answered)
         self._idle = Waiters()
+        self._redis = redis
         counts.begin(self._store)
         if settings.min_score is not None and not self._scores.output:
             _log.warn(_NO_SCORES, title="/".join(self._names))
@@ -112,6 +130,8 @@ class CacheStage(Stage):
         """Forget what is kept, a part at each turn of the loop."""
         self._closed = True
         self._counts.end(self._store)
+        if self._redis is not None:
+            self._redis.close()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -158,8 +178,17 @@ class CacheStage(Stage):
         if flight is not None:
             self._counts.outcomes["joined"] += 1
             return self._flights.join(flight, request.parameters)
-        self._counts.outcomes["miss"] += 1
+        if self._redis is not None:
+            go_on = partial(self._ask_redis, self._redis, key, go_on)
+        else:
+            self._counts.outcomes["miss"] += 1
         return self._flights.lead(key, request, go_on)
+
+    def _ask_redis(
+        self, redis: RedisAnswers, key: bytes, go_on: GoOn, request: InferenceRequest
+    ) -> Deferred[InferenceResponse]:
+        """Answer the leader of equal requests from Redis, or have `go_on` answer."""
+        return redis.answer(key, request, go_on, self._run, self._keep_found)
 
     def _hit(
         self, packed: bytes, request: InferenceRequest, go_on: GoOn
@@ -181,7 +210,10 @@ class CacheStage(Stage):
 
     def _answered(self, flight: Flight, response: InferenceResponse) -> InferenceResponse:
         """Keep a copy of `response`, if it is to be kept; return what its clients get."""
-        packing = partial(self._packed, response.outputs, self._seconds() + self._ttl)
+        if response.origin:  # another server has kept it, and so has this one by now
+            return response
+        until = self._seconds() + self._ttl
+        packing = partial(self._packed, flight.key, response.outputs, until)
         if not is_larger(response.outputs, MAX_LOOP_BYTES):
             self._keep(packing(), flight.key)
             return response
@@ -198,12 +230,14 @@ class CacheStage(Stage):
         # Whoever gets the answer meanwhile must not change what is being packed.
         return with_outputs(response, read_only(response.outputs), "")
 
-    def _packed(self, outputs: Mapping[str, Array], until: float) -> bytes | None:
+    def _packed(self, key: bytes, outputs: Mapping[str, Array], until: float) -> _Packed | None:
         """Return `outputs` as bytes; None where the model is not sure enough. Any thread."""
         # So written, NaN is no score that is high enough.
         if self._min_score is not None and not self._scores.least(outputs) >= self._min_score:
             return None
-        return pack(outputs, LocalStore.begin(until))
+        kept = pack(outputs, LocalStore.begin(until))
+        redis = self._redis
+        return _Packed(kept, None if redis is None else redis.sealed(key, kept[BEGIN_BYTES:]))
 
     def _not_packed(self, failure: Failure) -> None:
         self._counts.left_out["busy"] += 1
@@ -212,10 +246,17 @@ class CacheStage(Stage):
                 "model {title}: an answer was not kept", failure, title="/".join(self._names)
             )
 
-    def _keep(self, packed: bytes | None, key: bytes) -> None:
+    def _keep(self, packed: _Packed | None, key: bytes) -> None:
         if packed is None:
             self._counts.left_out["score"] += 1
-        elif not self._store.fits(len(packed)):
+        elif not self._store.fits(len(packed.kept)):
             self._counts.left_out["large"] += 1
         elif not self._closed:
-            self._store.put(key, packed)
+            self._store.put(key, packed.kept)
+            if self._redis is not None and packed.sealed is not None:
+                self._redis.put(key, packed.sealed)
+
+    def _keep_found(self, key: bytes, packed: bytes, left_s: float) -> None:
+        """Keep here what another server has kept, for the rest of its time."""
+        if not self._closed:
+            self._store.put(key, LocalStore.begin(self._seconds() + left_s) + packed)

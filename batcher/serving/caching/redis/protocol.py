@@ -1,0 +1,127 @@
+"""The protocol of a connection to Redis: txredisapi's, with a stricter reader of replies.
+
+A Redis answers in the order of the commands, so one reply too many or too few would give each
+command the reply of another. txredisapi keeps its place when a caller loses interest, as long as
+nobody cancels: so nothing here is ever cancelled. What comes unasked, what is no reply to a command
+of ours, and what is too long ends the connection.
+
+txredisapi's own reader takes one value a turn of the loop, and a value of any length. A busy loop
+would find most replies late. So the bytes are read here.
+
+txredisapi imports Twisted's reactor, so this module is imported once there is one, and a Redis is
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.protocol import Factory
+from txredisapi import BaseRedisProtocol, ResponseError
+
+from batcher.config.redis_address import RedisAddress
+
+MAX_REPLY_BYTES: Final = (1 << 20) + 1
+"""Bytes of a reply: one more than a value has."""
+
+MAX_LINE_BYTES: Final = 4096
+"""Bytes of a reply that is no value: the text of an error is the longest."""
+
+_END: Final = b"\r\n"
+
+
+class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi has no types
+    """One connection. Reactor thread."""
+
+    def __init__(self, call_later: Callable[..., Any], address: RedisAddress) -> None:
+        """Log in as `address` says, once connected; `call_later` is the clock's."""
+        super().__init__(
+            charset=None,
+            convertNumbers=False,
+            username=address.user,
+            password=address.password,
+            dbid=address.database or None,
+        )
+        self.callLater = call_later
+        self._unread = bytearray()
+
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        """Take replies; end the connection at what no Redis answers to our commands."""
+        self._unread += data
+        start = 0
+        try:
+            while (found := self._reply(start)) is not None:
+                reply, start = found
+                if not self.replyQueue.waiting:
+                    raise ValueError("a reply that nobody has asked for")
+                self.replyReceived(reply)
+        except ValueError:
+            self.transport.abortConnection()
+        del self._unread[:start]
+
+    def _reply(self, start: int) -> tuple[Any, int] | None:
+        """Return the reply that begins at `start`, and where the next one does; None if it is cut.
+
+        Raises ValueError: this is no reply to any of our commands.
+        """
+        unread = self._unread
+        end = unread.find(_END, start, start + MAX_LINE_BYTES)
+        if end < 0:
+            if len(unread) >= start + MAX_LINE_BYTES:
+                raise ValueError("a line without an end")
+            return None
+        kind, text, begin = unread[start : start + 1], unread[start + 1 : end], end + len(_END)
+        if kind == b"$":
+            return self._value(int(text), begin)
+        if kind == b"+":
+            return text.decode(), begin
+        if kind == b":":
+            return int(text), begin
+        if kind == b"-":
+            return ResponseError(text.decode(errors="replace")), begin
+        raise ValueError("a reply of another kind")
+
+    def _value(self, size: int, begin: int) -> tuple[bytes, int] | None:
+        if size == -1:  # a value that is not there
+            return b"", begin
+        if not 0 <= size <= MAX_REPLY_BYTES:
+            raise ValueError("a value of another length")
+        stop = begin + size
+        if len(self._unread) < stop + len(_END):
+            return None
+        if self._unread[stop : stop + len(_END)] != _END:
+            raise ValueError("a value without an end")
+        return bytes(self._unread[begin:stop]), stop + len(_END)
+
+
+class RedisFactory(Factory):
+    """Makes such connections, one at a time. Reactor thread."""
+
+    noisy = False
+    isLazy = False
+    """The protocol asks: whether it is to log what it tells `connectionError`."""
+
+    def __init__(
+        self,
+        call_later: Callable[..., Any],
+        address: RedisAddress,
+        ready: Callable[[RedisProtocol], object],
+        lost: Callable[[RedisProtocol], object],
+        refused: Callable[[str], object],
+    ) -> None:
+        """Call `ready` and `lost` with each connection, `refused` with why a login failed."""
+        self._arguments = (call_later, address)
+        self._ready, self._lost = ready, lost
+        self.connectionError = refused
+
+    def buildProtocol(self, addr: Any) -> RedisProtocol:
+        """Return the protocol of a new connection."""
+        protocol = RedisProtocol(*self._arguments)
+        protocol.factory = self
+        protocol.whenConnected().addCallback(self._ready)
+        protocol.whenDisconnected().addCallback(lambda _: self._lost(protocol))
+        return protocol
+
+    def stopTrying(self) -> None:
+        """Hear that a login has failed; the link connects anew by itself."""

@@ -1,0 +1,1 @@
+"""Servers that share answers through a real Redis."""
