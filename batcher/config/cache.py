@@ -25,6 +25,8 @@ class Cache(Section):
             Redis server, such as `redis://redis.example:6379/0`, several servers share them.
         secret: text that the servers which share a Redis have in common, and nobody else; a value
             that was not written with it is no answer. None accepts what anybody has written there.
+        inputs: whether what decoding and `preprocess` make of inputs is kept too, in `max_bytes`
+            each, for all versions and models that would make the same.
     """
 
     max_bytes: Bytes = ByteSize(64 * MIB)
@@ -32,6 +34,7 @@ class Cache(Section):
     min_score: Annotated[Number, Field(ge=0, le=1)] | None = None
     store: StoreAddress = Field(LOCAL, repr=False)
     secret: Annotated[str, Field(min_length=16)] | None = Field(None, repr=False)
+    inputs: bool = False
 
     @property
     def redis(self) -> RedisAddress | None:

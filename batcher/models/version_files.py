@@ -13,7 +13,7 @@ nobody waits for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from glob import escape
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -52,8 +52,12 @@ def seen_files(definition: ModelDefinition) -> SeenFiles:
     return SeenFiles(definition.folder, files)
 
 
-def content_digest(seen: SeenFiles) -> bytes:
+def content_digest(seen: SeenFiles, left_out: Collection[Path] = ()) -> bytes:
     """Return a digest of the names and the bytes of the files that were `seen`.
+
+    Args:
+        seen: the files.
+        left_out: paths of files that do not count.
 
     Raises:
         OSError: a file cannot be read.
@@ -62,7 +66,8 @@ def content_digest(seen: SeenFiles) -> bytes:
     Takes about a second for each gigabyte. Disk thread.
     """
     found = blake2b(digest_size=CONTENT_BYTES)
-    names = {os.path.relpath(path, seen.folder): path for path in seen.times}
+    paths = seen.times.keys() - set(left_out)
+    names = {os.path.relpath(path, seen.folder): path for path in paths}
     for name in sorted(names):
         path = names[name]
         with path.open("rb") as stream:

@@ -28,6 +28,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
 from batcher.core.padding import Padding
 from batcher.core.spec import Array, ModelSpec
+from batcher.serving.caching.inputs import InputStores
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.stages.stage import Stage
 from batcher.workers.load_turns import LoadTurns
@@ -49,6 +50,7 @@ class Assembly:
         pools: where heavy work of single requests runs; all versions share them.
         metrics: where requests and batches are counted.
         turns: say when a model may load.
+        inputs: what is kept of inputs; versions that make the same of them share it.
         make_pipeline: makes what a pipeline has in the place of workers, and its stages.
         call_from_thread: the way back from threads.
     """
@@ -78,6 +80,7 @@ class Assembly:
         self.pools = pools
         self.metrics = metrics
         self.turns = turns
+        self.inputs = InputStores(clock)
         self.call_from_thread = call_from_thread
         self._call_soon = call_soon
 

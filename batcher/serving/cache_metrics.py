@@ -44,6 +44,8 @@ class CacheCounts:
             that packs large ones was full.
         store: has what is kept; None once the version is gone.
         redis: numbers of what is shared with other servers.
+        decoded: requests whose decoded inputs were kept, `hit`, or not, `miss`.
+        prepared: the same of what `preprocess` makes.
     """
 
     def __init__(self) -> None:
@@ -52,6 +54,8 @@ class CacheCounts:
         self.left_out: dict[str, int] = defaultdict(int)
         self.store: LocalStore | None = None
         self.redis = RedisCounts()
+        self.decoded: dict[str, int] = defaultdict(int)
+        self.prepared: dict[str, int] = defaultdict(int)
         self._evicted = 0
 
     @property
@@ -91,14 +95,19 @@ class CacheMetrics(CountsByVersion[CacheCounts]):
             text = "Answers that were not kept, by reason."
             yield self._labelled("batcher_cache_left_out", text, "reason", "left_out")
             yield from self._stores()
-            yield from self._redis()
+            yield from self._where_asked_for()
 
-    def _redis(self) -> Iterator[Metric]:
+    def _where_asked_for(self) -> Iterator[Metric]:
         text = "Requests by what became of their look into Redis."
         looks = self._labelled("batcher_cache_redis_looks", text, "outcome", "redis.looks")
         text = "Answers by what became of them on their way to Redis."
         writes = self._labelled("batcher_cache_redis_writes", text, "outcome", "redis.writes")
-        yield from (family for family in (looks, writes) if family.samples)
+        text = "Requests by whether their decoded inputs were kept."
+        decoded = self._labelled("batcher_cache_decoded", text, "outcome", "decoded")
+        text = "Requests by whether their inputs after preprocess were kept."
+        prepared = self._labelled("batcher_cache_prepared", text, "outcome", "prepared")
+        found = (looks, writes, decoded, prepared)
+        yield from (family for family in found if family.samples)
 
     def _labelled(self, name: str, text: str, label: str, attribute: str) -> Metric:
         family = CounterMetricFamily(name, text, labels=(*_LABELS, label))

@@ -30,8 +30,8 @@ from batcher.core.waiters import Waiters
 from batcher.errors import Draining, ModelNotReady
 from batcher.models.protocol import Arrays, LoadedModel
 from batcher.serving.assembly import Assembly
-from batcher.serving.caching.content import Content
-from batcher.serving.caching.redis.opening import shares_answers
+from batcher.serving.caching.content import content_of
+from batcher.serving.caching.inputs import decoded_inputs
 from batcher.serving.servable import Servable
 from batcher.serving.version_stages import version_stages
 from batcher.workers.instances import Instances
@@ -154,8 +154,7 @@ class ModelVersion(Servable):
     ) -> None:
         """Start in LOADING; nothing is loaded before `start`."""
         spec, seconds = definition.spec, parts.clock.seconds
-        shares = definition.plan is None and shares_answers(settings)
-        self._content = Content(definition, load is None, parts.pools) if shares else None
+        self._content = content_of(definition, settings, load is None, parts.pools)
         super().__init__(spec, settings.bulk_level, settings.timeout, parts.pools, seconds)
         self.limits = DecodingLimits(settings.max_queue_rows, settings.max_queue_bytes)
         self.definition = definition
@@ -168,7 +167,7 @@ class ModelVersion(Servable):
         workers, self._own_stages = parts.workers(definition, settings, load, self.report)
         self.workers = Instances(workers)
         self.scheduler = parts.scheduler(spec, settings, workers)
-        self._clock, self._metrics = parts.clock, parts.metrics
+        self._clock, self._metrics, self._inputs = parts.clock, parts.metrics, parts.inputs
 
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Queue `request`; fails and raises as `BatchScheduler.submit` does."""
@@ -195,7 +194,9 @@ class ModelVersion(Servable):
         else:
             # The version may be gone before its files were looked at.
             loading = self._content.look().addCallback(
-                lambda _: workers.start(*hears) if self.state is ModelState.LOADING else LoadedModel()
+                lambda _: (
+                    workers.start(*hears) if self.state is ModelState.LOADING else LoadedModel()
+                )
             )
         return loading.addCallbacks(self._loaded, self._failed)
 
@@ -247,6 +248,8 @@ class ModelVersion(Servable):
     def _end(self, state: ModelState, detail: str) -> None:
         if STATES[self.state]:
             self.drop_stages()
+            if self.decoded is not None:
+                self.decoded.close()
             self.become(state, detail)
 
             def ended(_: None) -> None:
@@ -264,8 +267,12 @@ class ModelVersion(Servable):
         self.one_call = loaded.one_call
         self.sample = loaded.sample
         surroundings = self.deadline, self._pools, self._clock, self._metrics
-        own = self.settings, loaded, self._content
+        own = self.settings, loaded, self._content, self._inputs
         stages = version_stages(self.spec, *own, *surroundings)
+        if self._content is not None and self.settings.cache is not None:
+            counts = self._metrics.caches.of(*self.key)
+            kept = self._inputs, self.settings.cache, self._clock, counts.decoded
+            self.decoded = decoded_inputs(self.spec, *kept)
         # A pipeline keeps no answers: its models may be replaced, and keep their own.
         self.set_version_stages(tuple(self._own_stages or stages))
         if loaded.preprocess is not None:

@@ -41,7 +41,7 @@ class NamedModel(Servable):
     ) -> None:
         """Take requests that fit `base`, and hand them on to one of the versions `fitting`."""
         super().__init__(base.spec, base.max_level, base.timeout, pools, seconds)
-        self.limits = base.limits
+        self.limits, self.decoded = base.limits, base.decoded
         self._fitting = fitting
         self._again = again
         self.set_name_stages(stages)

@@ -26,6 +26,7 @@ from batcher.core.request import (
     checked_parameters,
 )
 from batcher.core.spec import Array, ModelSpec, check_inputs
+from batcher.serving.caching.inputs import KeptInputs
 from batcher.serving.stages.stage import GoOn, Stage, chain_of
 from batcher.workers.pools import Pools
 
@@ -46,6 +47,7 @@ class Servable(ABC):
         reads_once: whether a stage asks by which text a client repeats a request.
         picks_version: whether a stage chooses the version that answers by the route of a request.
         limits: most rows and bytes that an input of one request may have.
+        decoded: what is kept of inputs that were decoded; None where nothing is.
 
     Args:
         spec: what requests must fit.
@@ -73,6 +75,7 @@ class Servable(ABC):
         self.reads_once = False
         self.picks_version = False
         self.limits = NO_LIMITS
+        self.decoded: KeptInputs | None = None
         self._pools = pools
         self._seconds = seconds
         self._name_stages: tuple[Stage, ...] = ()
@@ -134,16 +137,28 @@ class Servable(ABC):
         return self.submit(request) if chain is None else chain(request)
 
     def infer_decoded(
-        self, nbytes: int, decode: Callable[[], Mapping[str, Array]], parameters: Parameters
+        self,
+        nbytes: int,
+        decode: Callable[[], Mapping[str, Array]],
+        parameters: Parameters,
+        digest: Callable[[], bytes] | None = None,
     ) -> Deferred[InferenceResponse]:
         """Answer one request whose inputs `decode` makes, of `nbytes` bytes, on the CPU pool.
+
+        Bodies that have one `digest` are decoded to the same inputs, which may be kept; None for a
+        body whose inputs are not.
 
         The inputs are answered by the servable that has this one's place once they are decoded,
         since a reload may have replaced this one. Fails and
         raises as `infer` does; raises QueueFull if the pool has too much to do.
         """
         parameters = self.timed(parameters)
-        decoded = self.run_on_pool(nbytes, partial(_decode, decode), parameters)
+        make, kept = partial(_decode, decode), self.decoded
+        if kept is None or digest is None or parameters.fresh:
+            decoded = self.run_on_pool(nbytes, make, parameters)
+        else:
+            run = partial(self.run_on_pool, parameters=parameters)
+            decoded = kept.made(nbytes, digest, make, run)
         return decoded.addCallback(self.infer_by_successor, parameters)
 
     def infer_heavy(

@@ -24,6 +24,7 @@ from batcher.codecs.joining import LARGE_BYTES, joined
 from batcher.codecs.negotiation import answer_format, media_type, request_format
 from batcher.config.settings import ServerSettings
 from batcher.core.decoding_limits import DecodingLimits
+from batcher.core.digests import digest_of
 from batcher.core.error_text import brief
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
@@ -148,8 +149,13 @@ class Plan:
             return servable.infer_heavy(len(body), parameters, *arguments)
         if is_coded or (self.pooled and self._is_slow(plain_body(body))):
             decode = partial(_decode_plain, self.decode, body)
-            return servable.infer_decoded(len(body), decode, parameters)
+            digest = None if is_coded or servable.decoded is None else self._digest(body)
+            return servable.infer_decoded(len(body), decode, parameters, digest)
         return servable.infer(self.decode(plain_body(body)), parameters, self.exact)
+
+    def _digest(self, body: Body) -> Callable[[], bytes]:
+        """Return what gives a digest of `body` and of all that says how it is decoded."""
+        return partial(digest_of, repr(self._content), plain_body(body))
 
     def _is_slow(self, body: Buffer) -> bool:
         """Return whether decoding `body`, of a format that is pooled, is too slow for the loop."""

@@ -1,16 +1,22 @@
-"""The content of a version's files: they are looked at before the load, and read after it."""
+"""The content of a version's files: they are looked at before the load, and read after it.
+
+Two things ask for it: answers that servers share, and what is kept of `preprocess`.
+"""
 
 from __future__ import annotations
 
 from functools import partial
+from hashlib import blake2b
 from math import inf
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition
+from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
 from batcher.models.version_files import SeenFiles, content_digest, seen_files
+from batcher.serving.caching.redis.opening import shares_answers
 from batcher.workers.pools import Pools
 
 
@@ -38,5 +44,36 @@ class Content:
             return maybeDeferred(seen.raiseException)
         return maybeDeferred(self._pools.files.run, 0, inf, partial(content_digest, seen))
 
+    def read_hooks(self) -> Deferred[bytes]:
+        """Return what fires with a digest of what `preprocess` may read, or fails.
+
+        That is every file but those that say what the model is called and what it has learnt.
+        """
+        seen, definition = self._seen, self._definition
+        if isinstance(seen, Failure):
+            return maybeDeferred(seen.raiseException)
+        left_out = {definition.folder / "model.yaml", definition.weights}
+        if definition.format != "python":
+            left_out.add(definition.file)
+        read = partial(content_digest, seen, {path for path in left_out if path is not None})
+        spec = definition.spec
+        forms = repr((definition.format, definition.entry, spec.inputs, spec.prepared)).encode()
+        found = maybeDeferred(self._pools.files.run, 0, inf, read)
+        return found.addCallback(lambda digest: blake2b(digest + forms, digest_size=32).digest())
+
     def _found(self, seen: SeenFiles | Failure) -> None:
         self._seen = seen
+
+
+def content_of(
+    definition: ModelDefinition, settings: ModelSettings, has_files: bool, pools: Pools
+) -> Content | None:
+    """Return the content of a version whose settings need it; None where they do not.
+
+    Raises ConfigError: they need an extra that is not installed. Arguments are as for `Content`.
+    """
+    cache = settings.cache
+    if cache is None or definition.plan is not None:
+        return None
+    is_needed = shares_answers(cache) or cache.inputs
+    return Content(definition, has_files, pools) if is_needed else None

@@ -16,6 +16,8 @@ from collections import OrderedDict
 from struct import Struct
 from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
+
 ENTRY_BYTES: Final = 208
 """Bytes of an entry besides the content of its key and value: two objects of `bytes`, 33 each and
 rounded up, a node in the order, 48, and its place in a table, up to 60 just after it has grown.
@@ -120,3 +122,9 @@ class LocalStore:
 
     def _remove(self, table: OrderedDict[bytes, bytes], key: bytes) -> None:
         self.nbytes -= len(key) + len(table.pop(key)) + ENTRY_BYTES
+
+
+def let_go_of(store: LocalStore, clock: IReactorTime) -> None:
+    """Forget what `store` keeps, a part at each turn of the loop. Reactor thread."""
+    if store.let_go():
+        clock.callLater(0, let_go_of, store, clock)

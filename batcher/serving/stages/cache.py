@@ -45,7 +45,7 @@ from batcher.core.waiters import Waiters
 from batcher.errors import BatcherError, QueueFull, Unavailable
 from batcher.serving.cache_metrics import CacheCounts
 from batcher.serving.caching.flights import Flight, Flights
-from batcher.serving.caching.local_store import BEGIN_BYTES, LocalStore
+from batcher.serving.caching.local_store import BEGIN_BYTES, LocalStore, let_go_of
 from batcher.serving.caching.packing import is_quick, pack, read_only, unpack
 from batcher.serving.caching.redis.answers import RedisAnswers
 from batcher.serving.caching.scores import BestScores
@@ -132,11 +132,7 @@ class CacheStage(Stage):
         self._counts.end(self._store)
         if self._redis is not None:
             self._redis.close()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        if self._store.let_go():
-            self._clock.callLater(0, self._let_go)
+        let_go_of(self._store, self._clock)
 
     def _infer_large(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
         """Answer a request whose inputs are hashed on the pool."""

@@ -5,6 +5,9 @@
 A `preprocess` may make rows of unequal lengths. Then the request goes on in pieces
 (`uneven_rows.py`), and the pool joins their answers before `postprocess`.
 
+Where the settings ask for that, what `preprocess` made of equal inputs is kept
+(`caching/inputs.py`), and the hook does not run again.
+
 A hook is code of the model's author. So hooks run neither on the loop, which every client would
 wait for, nor on the inference thread, which the device would wait for. A hook that raises, or that
 returns what its contract forbids, fails the one request that it was called for.
@@ -13,6 +16,7 @@ returns what its contract forbids, fails the one request that it was called for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -21,18 +25,23 @@ from twisted.python.failure import Failure
 from batcher.batching.failure_log import FailureLog
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
+from batcher.core.digests import Digests
 from batcher.core.element_sizes import about_nbytes, sized
+from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of, with_outputs
 from batcher.core.spec import Array, ModelSpec
 from batcher.core.waiters import Waiters
 from batcher.errors import ModelError, TooLarge, Unavailable
 from batcher.models.hook_contract import run_postprocess, run_preprocess
 from batcher.models.protocol import Arrays, Hook, LoadedModel, RemoteHook
+from batcher.serving.caching.inputs import KeptInputs, Run
 from batcher.serving.stages.stage import GoOn, Stage
 from batcher.serving.stages.uneven_rows import Piece, PieceAnswers, PieceWait, pieces_of
 from batcher.workers.pool import CpuPool
 
 Result = TypeVar("Result")
+
+_DIGESTS = Digests("inputs of preprocess")
 
 
 class HookStage(Stage):
@@ -49,10 +58,12 @@ class HookStage(Stage):
         metrics: ModelMetrics,
         seconds: Callable[[], float],
         settings: ModelSettings,
+        kept: KeptInputs | None = None,
     ) -> None:
         """Run the hooks of `model`, specified by `spec`, on `pool`; count and log what they raise.
 
-        `deadline` returns the deadline, a time in seconds, of a request without one of its own.
+        `deadline` returns the deadline, a time in seconds, of a request without one of its own;
+        `kept` has what `preprocess` has made before.
         """
         self._pool = pool
         self._spec = spec
@@ -63,6 +74,7 @@ class HookStage(Stage):
         self._log = FailureLog("/".join(metrics.labels))
         self._finite_outputs = settings.finite_outputs
         self._max_rows = settings.max_queue_rows
+        self._kept = kept
         self._requests = 0
         self._drained = Waiters()
 
@@ -97,6 +109,11 @@ class HookStage(Stage):
         self._release_if_drained()
         return drained
 
+    def close(self) -> None:
+        """Let go of what is kept."""
+        if self._kept is not None:
+            self._kept.close()
+
     def _ended(self, result: Result) -> Result:
         self._requests -= 1
         self._release_if_drained()
@@ -128,21 +145,23 @@ class HookStage(Stage):
         if hook is None:
             return succeed(pieces_of(request))
 
-        def prepared() -> list[Piece]:
-            if isinstance(hook, RemoteHook):
-                inputs, rows = hook.run(request.inputs, request.rows)
-            else:
-                inputs, rows = run_preprocess(hook, request.inputs, self._spec)
-            return pieces_of(
-                InferenceRequest(
-                    request.model, request.version, sized(inputs), rows, request.parameters
-                )
-            )
+        def run(nbytes: int, function: Callable[[], Result]) -> Deferred[Result]:
+            return self._pool.run(nbytes, deadline, function, client)
 
-        nbytes = nbytes_of(request.inputs)
-        return self._pool.run(nbytes, deadline, prepared, client).addErrback(
-            self._failed, "preprocess"
-        )
+        make = partial(self._made, hook, request)
+        nbytes, kept = nbytes_of(request.inputs), self._kept
+        if kept is None or request.parameters.fresh:
+            prepared = run(nbytes, lambda: pieces_of(_prepared(make(), request)))
+        else:
+            made = kept.made(nbytes, partial(_DIGESTS.of, request.inputs), make, run)
+            prepared = made.addCallback(_pieces, request, run)
+        return prepared.addErrback(self._failed, "preprocess")
+
+    def _made(self, hook: Hook | RemoteHook, request: InferenceRequest) -> Arrays:
+        """Return what `preprocess` makes of one request. Pool thread."""
+        if isinstance(hook, RemoteHook):
+            return sized(hook.run(request.inputs, request.rows)[0])
+        return sized(run_preprocess(hook, request.inputs, self._spec)[0])
 
     def _postprocessed(
         self, answer: InferenceResponse | PieceAnswers, rows: int, deadline: float, client: str
@@ -185,3 +204,19 @@ class HookStage(Stage):
             self._metrics.exceptions[hook] += 1
             self._log.write(f"{hook} failed for a request", error, self._seconds())
         return failure
+
+
+def _prepared(arrays: Arrays, request: InferenceRequest) -> InferenceRequest:
+    """Return `request` with `arrays`, which `preprocess` has made, for inputs. Any thread."""
+    rows = len(next(iter(arrays.values())))
+    return InferenceRequest(request.model, request.version, arrays, rows, request.parameters)
+
+
+def _pieces(
+    arrays: Arrays, request: InferenceRequest, run: Run
+) -> list[Piece] | Deferred[list[Piece]]:
+    """Return `arrays`, which were made of `request`, as pieces; rows are cut on the pool."""
+    prepared = _prepared(arrays, request)
+    if any(map(is_ragged, arrays.values())):
+        return run(about_nbytes(arrays), partial(pieces_of, prepared))
+    return pieces_of(prepared)

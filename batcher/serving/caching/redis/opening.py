@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from batcher.config.cache import Cache
 from batcher.config.model_settings import ModelSettings
 from batcher.config.redis_address import RedisAddress
 from batcher.core.installing import EXTRAS, how_to_install
@@ -18,16 +19,16 @@ from batcher.serving.caching.redis.link import RedisLink, connector
 from batcher.serving.caching.redis.store import RedisStore
 
 
-def shares_answers(settings: ModelSettings) -> bool:
+def shares_answers(settings: Cache) -> bool:
     """Return whether `settings` ask for a Redis.
 
     Raises ConfigError: the extra `redis` is not installed.
     """
-    if settings.cache is None or settings.cache.redis is None:
+    if settings.redis is None:
         return False
     if find_spec(EXTRAS["redis"]) is None:
         raise ConfigError(
-            f"cache.store: expected the extra redis for {settings.cache.redis.place}; got none. It "
+            f"cache.store: expected the extra redis for {settings.redis.place}; got none. It "
             f"comes with {how_to_install('redis')}"
         )
     return True
