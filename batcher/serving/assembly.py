@@ -79,8 +79,7 @@ class Assembly:
         self.clock = clock
         self.pools = pools
         self.metrics = metrics
-        self.turns = turns
-        self.inputs = InputStores(clock)
+        self.turns, self.inputs = turns, InputStores(clock)
         self.call_from_thread = call_from_thread
         self._call_soon = call_soon
 

@@ -269,9 +269,8 @@ class ModelVersion(Servable):
         surroundings = self.deadline, self._pools, self._clock, self._metrics
         own = self.settings, loaded, self._content, self._inputs
         stages = version_stages(self.spec, *own, *surroundings)
-        if self._content is not None and self.settings.cache is not None:
-            counts = self._metrics.caches.of(*self.key)
-            kept = self._inputs, self.settings.cache, self._clock, counts.decoded
+        if self._content is not None:
+            kept = self._inputs, self.settings.cache, self._clock, self._metrics.caches
             self.decoded = decoded_inputs(self.spec, *kept)
         # A pipeline keeps no answers: its models may be replaced, and keep their own.
         self.set_version_stages(tuple(self._own_stages or stages))
@@ -279,12 +278,7 @@ class ModelVersion(Servable):
             self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs
         if loaded.preprocess is None and not self.spec.has_groups:
             self.scheduler.group_key = None
-        numbers = (
-            loaded.max_rows,
-            loaded.overflow_rows,
-            loaded.length_timings,
-            loaded.run_sizes,
-        )
+        numbers = loaded.max_rows, loaded.overflow_rows, loaded.length_timings, loaded.run_sizes
         self.scheduler.loaded(loaded.timings, *numbers)
         self.become(ModelState.READY)
         self._metrics.note(self._seconds())

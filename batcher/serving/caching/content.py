@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from functools import partial
 from hashlib import blake2b
+from importlib.util import find_spec
 from math import inf
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
+from batcher.config.cache import Cache
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.errors import ModelLoadError
+from batcher.core.installing import EXTRAS, how_to_install
+from batcher.errors import ConfigError, ModelLoadError
 from batcher.models.version_files import SeenFiles, content_digest, seen_files
-from batcher.serving.caching.redis.opening import shares_answers
 from batcher.workers.pools import Pools
 
 
@@ -75,5 +77,20 @@ def content_of(
     cache = settings.cache
     if cache is None or definition.plan is not None:
         return None
-    is_needed = shares_answers(cache) or cache.inputs
+    is_needed = _shares_answers(cache) or cache.inputs
     return Content(definition, has_files, pools) if is_needed else None
+
+
+def _shares_answers(settings: Cache) -> bool:
+    """Return whether `settings` ask for a Redis.
+
+    Raises ConfigError: the extra `redis` is not installed.
+    """
+    if settings.redis is None:
+        return False
+    if find_spec(EXTRAS["redis"]) is None:
+        raise ConfigError(
+            f"cache.store: expected the extra redis for {settings.redis.place}; got none. It "
+            f"comes with {how_to_install('redis')}"
+        )
+    return True

@@ -19,11 +19,16 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from batcher.config.cache import Cache
 from batcher.core.element_sizes import about_nbytes, sized
+from batcher.core.error_text import cut
 from batcher.core.ragged import is_ragged
 from batcher.core.spec import Array, ModelSpec
+from batcher.serving.cache_metrics import CacheMetrics
+from batcher.serving.caching.content import Content
 from batcher.serving.caching.local_store import BEGIN_BYTES, LocalStore, let_go_of
 from batcher.serving.caching.packing import is_quick, pack, unpack
 
@@ -31,6 +36,7 @@ MAX_LOOP_BYTES: Final = 64 << 10
 """Bytes that are hashed, or made arrays, on the loop: hashing them takes 0.1 to 0.3 ms."""
 
 Arrays = Mapping[str, Array]
+_log = Logger()
 
 Run = Callable[[int, Callable[[], Any]], Deferred[Any]]
 """Runs a function that holds on to so many bytes on the CPU pool. Raises QueueFull."""
@@ -140,16 +146,44 @@ class KeptInputs:
 def decoded_inputs(
     spec: ModelSpec,
     stores: InputStores,
-    settings: Cache,
+    settings: Cache | None,
     clock: IReactorTime,
-    outcomes: dict[str, int],
+    metrics: CacheMetrics,
 ) -> KeptInputs | None:
     """Return what is kept of decoding inputs of `spec`; None where nothing is. Reactor thread."""
-    if not settings.inputs:
+    if settings is None or not settings.inputs:
         return None
-    kept = KeptInputs(stores, settings, clock, outcomes)
+    kept = KeptInputs(stores, settings, clock, metrics.of(spec.name, spec.version).decoded)
     kept.begin(repr(spec.inputs).encode())
     return kept
+
+
+def prepared_inputs(
+    spec: ModelSpec,
+    stores: InputStores,
+    settings: Cache | None,
+    clock: IReactorTime,
+    metrics: CacheMetrics,
+    content: Content | None,
+) -> KeptInputs | None:
+    """Return what is kept of `preprocess`, whose files are in `content`; None where nothing is.
+
+    Reactor thread.
+    """
+    if settings is None or not settings.inputs or content is None:
+        return None
+    kept = KeptInputs(stores, settings, clock, metrics.of(spec.name, spec.version).prepared)
+    content.read_hooks().addCallbacks(kept.begin, partial(_not_kept, f"{spec.name}/{spec.version}"))
+    return kept
+
+
+def _not_kept(title: str, failure: Failure) -> None:
+    _log.warn(
+        "model {title}: cache.inputs keeps nothing of preprocess: expected files that stay as they "
+        "are while the model is loaded; got {why}",
+        title=title,
+        why=cut(failure.getErrorMessage(), 300),
+    )
 
 
 def _make(make: Callable[[], Arrays], begin: bytes, store: LocalStore) -> _Made:

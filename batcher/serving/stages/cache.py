@@ -95,18 +95,15 @@ class CacheStage(Stage):
     ) -> None:
         """Keep answers of the model `spec` as `settings` say, and count in `counts`.
 
-        `default_level` and `deadline` are those of a request without its own; `redis` has the
-        answers of other servers.
+        A request without its own has `default_level` and `deadline`; `redis` has others' answers.
         """
         self._ttl, self._min_score = settings.ttl_s, settings.min_score
-        self._names = names = (spec.name, spec.version)
-        self._scores, self._digests = BestScores(spec), Digests(*names)
-        self._deadline, self._pool = deadline, pool
-        self._clock, self._seconds = clock, clock.seconds
+        self._names, self._digests = (spec.name, spec.version), Digests(spec.name, spec.version)
+        self._scores, self._seconds = BestScores(spec), clock.seconds
+        self._deadline, self._pool, self._clock = deadline, pool, clock
         self._counts, self._store = counts, LocalStore(settings.max_bytes)
         self._flights = Flights(clock, deadline, default_level, self._answered)
-        self._idle = Waiters()
-        self._redis = redis
+        self._redis, self._idle = redis, Waiters()
         counts.begin(self._store)
         if settings.min_score is not None and not self._scores.output:
             _log.warn(_NO_SCORES, title="/".join(self._names))

@@ -65,12 +65,9 @@ class HookStage(Stage):
         `deadline` returns the deadline, a time in seconds, of a request without one of its own;
         `kept` has what `preprocess` has made before.
         """
-        self._pool = pool
-        self._spec = spec
-        self._model = model
+        self._pool, self._spec, self._model = pool, spec, model
         self._deadline = deadline
-        self._metrics = metrics
-        self._seconds = seconds
+        self._metrics, self._seconds = metrics, seconds
         self._log = FailureLog("/".join(metrics.labels))
         self._finite_outputs = settings.finite_outputs
         self._max_rows = settings.max_queue_rows

@@ -8,13 +8,14 @@ import signal
 import socket
 import struct
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 
+from tests.end_to_end.processes import until
 from tests.integration.balancers import found_program, free_port
 
 PASSWORD, DATABASE = "sesame-open", "2"
@@ -83,55 +84,49 @@ class Redis:
         return [line for line in self.command("KEYS", "*").split(b"\r\n") if line[:1] == b"b"]
 
 
-class SlowProxy:
-    """Stands before a port and delays what comes back, by up to `most_s` seconds.
+@contextmanager
+def slow_proxy(behind: int, most_s: float) -> Iterator[int]:
+    """Yield a port that leads to the port `behind`; what comes back is up to `most_s` s late.
 
-    Attributes:
-        port: that clients connect to.
-        most_s: longest delay.
+    The proxy is a process of its own: beside busy clients it would be slower than it is to be.
     """
+    port = free_port()
+    process = get_context("spawn").Process(target=_run_proxy, args=(port, behind, most_s))
+    process.start()
+    try:
+        until(lambda: _listens(port))
+        yield port
+    finally:
+        process.terminate()
+        process.join()
 
-    def __init__(self, behind: int, most_s: float) -> None:
-        """Lead to the port `behind`."""
-        self.port, self.most_s = free_port(), most_s
-        self._behind = behind
-        self._over: asyncio.Event
-        self._loop: asyncio.AbstractEventLoop
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-        self._ready = threading.Event()
 
-    @contextmanager
-    def running(self) -> Iterator[SlowProxy]:
-        """Run while the context is open."""
-        self._thread.start()
-        assert self._ready.wait(20)
-        try:
-            yield self
-        finally:
-            self._loop.call_soon_threadsafe(self._over.set)
-            self._thread.join()
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
 
-    async def _run(self) -> None:
-        self._over, self._loop = asyncio.Event(), asyncio.get_running_loop()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self._ready.set()
-        await self._over.wait()
-        server.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            back, there = await asyncio.open_connection("127.0.0.1", self._behind)
-            there_and_back = (self._pass(reader, there, 0), self._pass(back, writer, 1))
-            await asyncio.gather(*there_and_back)
-
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: int
+def _run_proxy(port: int, behind: int, most_s: float) -> None:
+    async def pass_on(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most_s: float
     ) -> None:
         with suppress(OSError):
             while piece := await reader.read(1 << 16):
-                await asyncio.sleep(slow * self.most_s * random.random())
+                await asyncio.sleep(most_s * random.random())
                 writer.write(piece)
         writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            back, there = await asyncio.open_connection("127.0.0.1", behind)
+            await asyncio.gather(pass_on(reader, there, 0), pass_on(back, writer, most_s))
+
+    async def run() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", port) as server:
+            await server.serve_forever()
+
+    asyncio.run(run())
 
 
 class Asking:

@@ -248,7 +248,7 @@ def test_a_server_that_ends_lets_its_connection_go(redis: MemoryRedis) -> None:
 
 def test_without_the_extra_the_model_is_refused_with_what_installs_it(redis: MemoryRedis) -> None:
     with (
-        patch(f"{OPENING}.find_spec", lambda name: None),
+        patch(f"{CONTENT}.find_spec", lambda name: None),
         pytest.raises(ConfigError, match=r"cache.store: .*\[redis\]") as refused,
     ):
         server(redis)

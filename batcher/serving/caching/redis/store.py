@@ -83,27 +83,28 @@ class RedisStore:
         finds that the bytes are no value calls `wrong`. May be cancelled. `check` raises ValueError
         for what is no value; it is asked where nobody waits for the bytes.
         """
-        if not self._link.want():
-            self._counts.looks["away"] += 1
-            if self._link.why:
-                self._say(self._link.why)
-            return None
         now = self._clock.seconds()
-        ask = self._breaker.ask(now)
-        if ask is Ask.NO:
+        ask = self._may_ask(now)
+        if ask is not Ask.YES:
             self._counts.looks["away"] += 1
+        if ask is Ask.NO:
             return None
         asked = _Asked(now + WAIT_S, check if ask is Ask.PROBE else None)
         waits: Deferred[bytes | None] | None = None
         if ask is Ask.YES:
             asked.deferred = waits = Deferred(partial(self._leave, asked))
-        else:
-            self._counts.looks["away"] += 1
         self._asked.append(asked)
         self._alarm.set(asked.deadline)
         reply = self._link.get(key, MAX_VALUE_BYTES + 1)
         reply.addCallbacks(self._replied, self._failed, (asked,), errbackArgs=(asked,))
         return waits
+
+    def _may_ask(self, now: float) -> Ask:
+        if self._link.want():
+            return self._breaker.ask(now)
+        if self._link.why:
+            self._say(self._link.why)
+        return Ask.NO
 
     def put(self, key: bytes, value: bytes, ttl_s: float) -> None:
         """Send a value, which nobody waits for."""
