@@ -23,6 +23,12 @@ from batcher.errors import ModelLoadError
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.zip_entries import check_entries
 
+SAFE = (3, 14)
+"""The first version of Keras that reads a file which is not trusted. Earlier ones run code that is
+hidden in a file, or read other files of the machine, also in their safe mode (CVE-2025-1550,
+CVE-2026-1462, CVE-2026-1669).
+"""
+
 
 def keras_on_torch() -> Any:
     """Return the module of Keras. Raises ModelLoadError: it runs on another backend. Any thread."""
@@ -41,12 +47,14 @@ def load_keras(file: Path, trusted: bool) -> Any:
     """Return the model in a file, for inference alone.
 
     Raises:
-        ModelLoadError: Keras runs on another backend, or the file holds code and is not `trusted`,
-            or is no zip of files that a model may have.
+        ModelLoadError: Keras runs on another backend, or the file is not `trusted` and holds code
+            or Keras is too old, or the file is no zip of files that a model may have.
 
     Inference thread.
     """
     keras = keras_on_torch()
+    if not trusted:
+        _check_version(keras.__version__)
     _check_archive(file)
     try:
         return keras.saving.load_model(str(file), compile=False, safe_mode=not trusted)
@@ -58,6 +66,16 @@ def load_keras(file: Path, trusted: bool) -> Any:
             "pickle and runs when it is read: set `trusted: true` for this model if you know who "
             "made the file"
         ) from err
+
+
+def _check_version(version: str) -> None:
+    """Check that Keras in this `version` runs no code of a file. Raises ModelLoadError."""
+    if tuple(map(int, version.split(".")[:2])) < SAFE:
+        raise ModelLoadError(
+            f"expected Keras {SAFE[0]}.{SAFE[1]} or later; got {version}, which may run code that "
+            "a file hides: install a later one, or set `trusted: true` for this model if you know "
+            "who made the file"
+        )
 
 
 def _check_archive(file: Path) -> None:

@@ -6,12 +6,14 @@ import io
 import stat
 import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
 
 from batcher.errors import ModelLoadError
+from batcher.models.pytorch.keras_model import load_keras
 from batcher.models.zip_entries import FREE_BYTES
 from tests.support.model_folders import Folders
 from tests.support.model_folders import folders as folders
@@ -65,8 +67,29 @@ def test_a_zip_that_may_do_harm_is_not_handed_to_keras(
     content: bytes, got: str, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = SimpleNamespace(backend=lambda: "torch")
-    monkeypatch.setitem(sys.modules, "keras", MagicMock(config=config))
+    monkeypatch.setitem(sys.modules, "keras", MagicMock(config=config, __version__="3.14.0"))
     definition = folders.define("format: keras\nfile: net.keras", {"net.keras": content})
     with pytest.raises(ModelLoadError, match=got):
         folders.load(definition)
     sys.modules["keras"].saving.load_model.assert_not_called()
+
+
+VERSIONS = [("3.8.0", False), ("3.13.2", False), ("4.0", True)]
+
+
+@pytest.mark.parametrize(("version", "is_read"), VERSIONS)
+def test_an_old_keras_reads_no_file_that_is_not_trusted(
+    version: str, is_read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SimpleNamespace(backend=lambda: "torch")
+    keras = MagicMock(config=config, __version__=version)
+    monkeypatch.setitem(sys.modules, "keras", keras)
+    file = tmp_path / "net.keras"
+    file.write_bytes(zipped("model.weights.h5"))
+    load_keras(file, trusted=True)
+    if is_read:
+        load_keras(file, trusted=False)
+    else:
+        with pytest.raises(ModelLoadError, match=rf"expected Keras 3\.14 or later; got {version}"):
+            load_keras(file, trusted=False)
+    assert keras.saving.load_model.call_count == 1 + is_read
