@@ -4,9 +4,9 @@
 `examples/cascade` alone and to the cascade, in one process. `step`: 64 clients send rows to a model
 that does nothing, directly and through pipelines of one and of four such steps; a step is the time
 that the pipeline takes longer, its model's own time left out. `over HTTP`: wrk with 32 connections
-asks a pipeline of three such steps, and the three models in turn; three calls answer one request.
-`batches`: 32 clients send rows to a model that takes 2 ms a batch, alone and as the
-second step behind one that takes as long.
+asks a pipeline of three such steps, the three models in turn, and one of them alone, whose batches
+are three times as large; three calls answer one request. `batches`: 32 clients send rows to a model
+that takes 2 ms a batch, alone and as the second step behind one that takes as long.
 """
 
 from __future__ import annotations
@@ -223,15 +223,17 @@ class Bench:
             rates = [
                 tuple(
                     run_wrk(url, body, 32, seconds, paths=each).rate
-                    for each in (paths, ["/models/chain/predict"])
+                    for each in (["/models/chain/predict"], paths, paths[:1])
                 )
                 for _ in range(rounds)
             ]
-        times = median([3 * chained / single for single, chained in rates])
-        called = median([chained for _, chained in rates])
+        called = median([chained for chained, _, _ in rates])
+        times = median([3 * chained / calls for chained, calls, _ in rates])
+        alone = median([3 * chained / calls for chained, _, calls in rates])
         return [
             row("requests/s of three steps over HTTP", f"{called:,.0f}", ""),
             row("over three separate calls", f"{times:.2f}", "at least 2"),
+            row("over three separate calls of one and the same model", f"{alone:.2f}", ""),
         ]
 
 
