@@ -170,7 +170,7 @@ class Run:
         elif node.built_in is not None:
             if node.built_in.folds:
                 inputs[COUNTS] = self._values[node.spread]
-            if not node.built_in.spreads and is_quick(node, self._values, MAX_SORTED_BYTES):
+            if not node.built_in.is_slow and is_quick(node, self._values, MAX_SORTED_BYTES):
                 self._store(node, node.built_in.run(inputs))
             else:
                 self._on_pool(node, partial(node.built_in.run, inputs), self._store)

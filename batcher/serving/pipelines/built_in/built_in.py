@@ -27,12 +27,14 @@ class BuiltIn(ABC):
             many.
         folds: whether rows that were spread become one row again. Then `run` gets as `COUNTS` how
             many.
+        is_slow: whether it works on pictures, which takes too long for the loop.
     """
 
     options: ClassVar[type[Options]] = Options
     inputs: ClassVar[tuple[str, ...]] = ("values",)
     spreads: ClassVar[bool] = False
     folds: ClassVar[bool] = False
+    is_slow: ClassVar[bool] = False
 
     @abstractmethod
     def outputs(self, inputs: Mapping[str, TensorSpec]) -> tuple[TensorSpec, ...]:

@@ -11,6 +11,7 @@ from batcher.core.error_text import brief
 from batcher.errors import ConfigError
 from batcher.serving.pipelines.built_in.boxes import CropBoxes, Fold
 from batcher.serving.pipelines.built_in.built_in import BuiltIn
+from batcher.serving.pipelines.built_in.pictures import Resize, Turn
 from batcher.serving.pipelines.built_in.scores import Argmax, Label, Softmax, Threshold, TopK
 
 BUILT_IN: dict[str, type[BuiltIn]] = {
@@ -18,9 +19,11 @@ BUILT_IN: dict[str, type[BuiltIn]] = {
     "crop_boxes": CropBoxes,
     "fold": Fold,
     "label": Label,
+    "resize": Resize,
     "softmax": Softmax,
     "threshold": Threshold,
     "top_k": TopK,
+    "turn": Turn,
 }
 
 
