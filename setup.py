@@ -37,6 +37,8 @@ STORES = ["obstore>=0.9"]
 PARQUET = ["pyarrow>=18"]
 REDIS = ["txredisapi>=1.6"]
 BUILD_ONNX = ["onnx>=1.17"]
+# The weights are in this version's wheel, which is the last of its name.
+OCR = ["rapidocr-onnxruntime>=1.4.4,<1.5; python_version < '3.13'", *ONNX, *BUILD_ONNX]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.8",
@@ -158,6 +160,7 @@ setup(
         "stores": STORES,
         "parquet": PARQUET,
         "redis": REDIS,
+        "ocr": OCR,
         "test": TEST,
         "test-clients": TEST_CLIENTS,
         "dev": DEV,
