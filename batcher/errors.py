@@ -14,6 +14,7 @@ written for the reader of the answer: what was expected, and what came.
      |   +- Forbidden                403   PERMISSION_DENIED   not allowed to this client, or to any
      |   +- UnknownModel             404   NOT_FOUND           no such model or version
      |   +- UnknownJob               404   NOT_FOUND           no batch job has that id
+     |   +- InputMissing             404   NOT_FOUND           no file is at the address of an input
      |   +- UnknownRoute             404   UNIMPLEMENTED       no route has that path
      |   +- MethodNotAllowed         405   UNIMPLEMENTED       the route has other methods
      |   +- NotAcceptable            406   INVALID_ARGUMENT    no format that the client accepts
@@ -32,6 +33,7 @@ written for the reader of the answer: what was expected, and what came.
      |   |   +- KnownToFail          500   INTERNAL            the same inputs failed before
      |   |   +- DeviceLost           500   INTERNAL            the device answers with errors alone
      |   +- UnsupportedTransferCoding 501  UNIMPLEMENTED       a transfer coding but chunked
+     |   +- InputSourceFailed        502   UNAVAILABLE         where an input lies does not answer
      |   +- Unavailable              503   UNAVAILABLE         the same request may succeed later
      |   |   +- QueueFull            503   UNAVAILABLE         no place in a queue
      |   |   +- BuffersFull          503   UNAVAILABLE         no memory for another body
@@ -52,10 +54,7 @@ Authors of models import this module, so its path stays.
 from __future__ import annotations
 
 MODEL_FAILED = "the model failed on this request"
-"""What clients read in place of a model's own exception (`expose_model_errors: false`).
-
-The client library knows the text, and says where the exception is to be found.
-"""
+"""What clients read in place of a model's own exception. The client library knows the text."""
 
 
 class BatcherError(Exception):
@@ -123,6 +122,14 @@ class UnknownJob(ClientError):
     http_status = 404
     grpc_code = "NOT_FOUND"
     code = "unknown_job"
+
+
+class InputMissing(ClientError):
+    """No file is at the address that stands in place of an input."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+    code = "input_missing"
 
 
 class UnknownRoute(ClientError):
@@ -271,13 +278,20 @@ class UnsupportedTransferCoding(ServerError):
     code = "unsupported_transfer_coding"
 
 
+class InputSourceFailed(ServerError):
+    """The store or web server of an input does not answer, or answers no file."""
+
+    http_status = 502
+    grpc_code = "UNAVAILABLE"
+    code = "input_source_failed"
+
+
 class Unavailable(ServerError):
     """The same request may succeed later.
 
     Attributes:
-        retry_after: whole seconds after which another attempt makes sense, at least 1; 0 sends no
-            `Retry-After`. It is 0 if the request may have run, because clients repeat a request
-            whose answer has `Retry-After`, and no request shall run twice.
+        retry_after: whole seconds after which another attempt makes sense, at least 1. It is 0, and
+            no `Retry-After` is sent, if the request may have run: no request shall run twice.
     """
 
     http_status = 503
@@ -360,10 +374,7 @@ class OperatorError(BatcherError):
 
 
 class ConfigError(OperatorError):
-    """A setting is wrong.
-
-    The message names file, line and setting, what was expected and what came.
-    """
+    """A setting is wrong; the message names file, line, setting, what was expected and got."""
 
 
 class ModelLoadError(OperatorError):
@@ -381,10 +392,7 @@ class ModelLoadError(OperatorError):
 
 
 class ReloadRefused(OperatorError):
-    """A reload of the settings is impossible, and nothing has changed.
-
-    The message has one line for each reason.
-    """
+    """A reload is impossible, nothing has changed; the message has a line for each reason."""
 
     def __init__(self, *reasons: str) -> None:
         """Make the message of `reasons`."""

@@ -237,6 +237,7 @@ class BatcherService(MultiService):
         ttl, max_bytes = settings.idempotency_ttl_s, settings.idempotency_max_bytes
         self.server.name_stages.keep(ttl, max_bytes)
         self.server.traffic.follow(settings)
+        self.server.fetcher.follow(settings)
         self.settings = settings
         self.server.lifecycle.drain_timeout_s = settings.drain_timeout_s
         self.repository.watch.every(settings.watch_repository_s)

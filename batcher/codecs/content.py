@@ -31,6 +31,18 @@ MAX_IMAGE_PIXELS = 1 << 24
 """Most pixels of one picture where nobody says otherwise, as the setting has it."""
 
 
+class Files(NamedTuple):
+    """The files that a request names in place of inputs.
+
+    Attributes:
+        contents: the bytes of each by its address; None before any file is fetched.
+        max_image_pixels: most pixels of one picture.
+    """
+
+    contents: Mapping[str, bytes] | None
+    max_image_pixels: int
+
+
 class Content(NamedTuple):
     """A request body and what its head says of it.
 
@@ -42,6 +54,7 @@ class Content(NamedTuple):
         limits: most rows and bytes of an input.
         line_for_line: whether an empty line of text before the last line is an error, since the
             client counts on one line of the answer for each of the body; else it is passed over.
+        files: what the body may name in place of inputs; None if it may name nothing.
     """
 
     body: Buffer
@@ -50,6 +63,7 @@ class Content(NamedTuple):
     max_image_pixels: int = MAX_IMAGE_PIXELS
     limits: DecodingLimits = NO_LIMITS
     line_for_line: bool = False
+    files: Files | None = None
 
     def text(self) -> Buffer:
         """Return the body in UTF-8 without a byte order mark, recoded from its charset.

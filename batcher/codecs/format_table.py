@@ -64,6 +64,7 @@ class Format:
             MessagePack of arrays counts as text from LARGE_MSGPACK_BYTES on.
         writes_text: returns whether answers with these outputs cost a step for each value.
         reads_pictures: whether pictures may stand in the text of a body, as base64.
+        names_files: whether addresses of files may stand in place of values.
         bind: returns a `decode` for one model whose only argument is the body. It is there for a
             format whose decoding costs less than passing the usual arguments; None for the others.
     """
@@ -78,6 +79,7 @@ class Format:
     is_text: Callable[[Buffer], bool] | None = None
     writes_text: Carries = _never
     reads_pictures: bool = False
+    names_files: bool = False
     bind: Callable[[ModelSpec], Callable[[Buffer], dict[str, Array]]] | None = None
 
     @property
@@ -111,6 +113,7 @@ JSON = Format(
     is_text=_always,
     writes_text=_always,
     reads_pictures=True,
+    names_files=True,
 )
 LARGE_MSGPACK_BYTES = 2 << 20
 """Bytes from which MessagePack of arrays is decoded in the process for heavy codecs.
@@ -128,6 +131,7 @@ MSGPACK = Format(
     ("application/x-msgpack", "application/vnd.msgpack"),
     is_text=lambda body: len(body) >= LARGE_MSGPACK_BYTES or not has_few_tokens(body),
     writes_text=_has_bytes,
+    names_files=True,
 )
 OCTET_STREAM = Format(
     "application/octet-stream",
@@ -163,6 +167,7 @@ JSON_LINES = Format(
     is_text=_always,
     writes_text=_always,
     reads_pictures=True,
+    names_files=True,
 )
 PICTURES = tuple(
     Format(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from batcher.codecs.content import Content
+from batcher.codecs.content import Buffer, Content, Files
 from batcher.codecs.content_coding import HEAVY_BYTES, Body, plain_body
 from batcher.codecs.embeddings import Embedder, Wish, has_many_values
 from batcher.codecs.embeddings import decode as decode_wish
@@ -64,6 +64,13 @@ def decode_heavy(body: Body, content: Content, spec: ModelSpec) -> Mapping[str, 
     return sized(decode_body(entry, content._replace(body=plain_body(body)), spec))
 
 
+def decode_with_files(
+    files: Files, body: Body, content: Content, spec: ModelSpec
+) -> Mapping[str, Array]:
+    """Return the inputs in `body`, which names `files`; raises as `decode_body` does."""
+    return decode_heavy(body, content._replace(files=files), spec)
+
+
 def encode_heavy(response: InferenceResponse, media_type: str, spec: ModelSpec) -> memoryview:
     """Return the answer in the format that `media_type` names."""
     entry = format_named(media_type)
@@ -85,6 +92,11 @@ def decode_heavy_oip(
     head = read_head(plain[:length], spec, limits)
     inputs = head.inputs(plain[length:])
     return head._replace(arrays={}), sized(inputs)
+
+
+def oip_inputs_with_files(files: Files, head: InferHead, data: Buffer) -> Mapping[str, Array]:
+    """Return the inputs of a request that names `files`; raises as `InferHead.inputs` does."""
+    return sized(head.inputs(data, files))
 
 
 def encode_heavy_oip(response: InferenceResponse, head: InferHead, coding: str) -> CodedAnswer:

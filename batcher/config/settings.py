@@ -35,10 +35,12 @@ from batcher.config.values import (
     Count,
     FileMode,
     HostName,
+    InputSource,
     Live,
     LiveWithoutGrpc,
     Milliseconds,
     Origin,
+    PrivateInputSource,
     QuotaKey,
     Repositories,
     RoutePath,
@@ -132,6 +134,15 @@ class ServerSettings(Section):
         expose_model_errors: whether class and message of a model's exception reach the client.
         cors_origins: origins of the pages that may read answers, as `https://app.example`; `*` is
             every origin.
+        input_sources: addresses, as `s3://photos/cats/` or `https://example.com/photos/`, below
+            which clients may name files in place of inputs; none lets no client do that. A host
+            must have public addresses alone.
+        private_input_sources: the same, of web servers whose addresses may be private ones.
+        input_fetches: most of those files that are fetched at a time; others wait.
+        input_cache_bytes: most bytes of those files that are kept; what was used longest ago goes
+            first.
+        input_cache_ttl_s: seconds for which a file that is kept is used without asking whether it
+            has changed; 0 asks each time.
         jobs: batch jobs that clients may have the server run; None for none.
         quotas: from a client's key, a secret, to the rows that the client may request; `*` is one
             quota for all requests together that have none of these keys.
@@ -191,6 +202,11 @@ class ServerSettings(Section):
     expose_errors: Live[bool] = False
     expose_model_errors: Live[bool] = False
     cors_origins: Live[tuple[Origin, ...]] = ()
+    input_sources: Live[tuple[InputSource, ...]] = ()
+    private_input_sources: Live[tuple[PrivateInputSource, ...]] = ()
+    input_fetches: AtStart[Count] = 16
+    input_cache_bytes: Live[Bytes] = ByteSize(64 * MIB)
+    input_cache_ttl_s: Live[SecondsOrNone] = 10.0
     jobs: AtStart[JobSettings | None] = None
     quotas: Live[dict[QuotaKey, Quota]] = Field(default_factory=dict, repr=False)
     idempotency_ttl_s: Live[SecondsOrNone] = 0.0

@@ -12,6 +12,9 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field
 
 from batcher.config.reading import Integer, Number, refuse_boolean
+from batcher.core.network_addresses import Address, is_never_asked, is_public
+from batcher.core.references import BUCKETS, parse_reference
+from batcher.errors import InvalidInput
 
 Seconds = Annotated[Number, Field(gt=0, le=86_400, allow_inf_nan=False)]
 SecondsOrNone = Annotated[Number, Field(ge=0, le=86_400, allow_inf_nan=False)]
@@ -50,6 +53,30 @@ def _host(value: str) -> str:
     return value.strip("[]")
 
 
+def _input_source(value: str) -> str:
+    literal = _input_prefix(value)
+    if literal is not None and not is_public(literal):
+        raise ValueError("a host with a public address, or the prefix in private_input_sources")
+    return value
+
+
+def _private_input_source(value: str) -> str:
+    literal = _input_prefix(value)
+    if value.startswith(tuple(f"{bucket}://" for bucket in BUCKETS)):
+        raise ValueError("https:// or http://; where a bucket is, the environment says")
+    if literal is not None and is_never_asked(literal):
+        raise ValueError("an address that is not link-local, of a metadata service or for many")
+    return value
+
+
+def _input_prefix(value: str) -> Address | None:
+    """Return the address that the host of a prefix is; raises ValueError: it is no prefix."""
+    try:
+        return parse_reference(value, is_prefix=True).literal
+    except InvalidInput as err:
+        raise ValueError(str(err).removeprefix("expected ").partition("; got")[0]) from None
+
+
 def _repositories(value: object) -> object:
     if value is None or isinstance(value, str):
         return value
@@ -66,6 +93,8 @@ def _mode(value: object) -> object:
 
 RoutePath = Annotated[str, AfterValidator(_path)]
 QuotaKey = Annotated[str, AfterValidator(_key)]
+InputSource = Annotated[str, AfterValidator(_input_source)]
+PrivateInputSource = Annotated[str, AfterValidator(_private_input_source)]
 HostName = Annotated[str, AfterValidator(_host)]
 FileMode = Annotated[str, BeforeValidator(_mode)]
 Repositories = Annotated[str | tuple[str, ...] | None, BeforeValidator(_repositories)]

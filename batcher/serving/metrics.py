@@ -25,6 +25,7 @@ from batcher.serving.cache_metrics import CacheMetrics
 from batcher.serving.canaries.metrics import CanaryMetrics
 from batcher.serving.jobs.metrics import JobCounts
 from batcher.serving.pipelines.counts import PipelineMetrics
+from batcher.serving.references.metrics import FetchCounts
 from batcher.serving.shadow_metrics import ShadowMetrics
 from batcher.serving.variant_metrics import VariantMetrics
 
@@ -148,6 +149,7 @@ class ServerMetrics(Collector):
         self.canaries = CanaryMetrics()
         self.pipelines = PipelineMetrics()
         self.jobs = JobCounts()
+        self.fetches = FetchCounts()
         self.loop_seconds: Callable[[], float] = thread_seconds
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -202,6 +204,7 @@ class ServerMetrics(Collector):
         yield from self.canaries.collect()
         yield from self.pipelines.collect()
         yield from self.jobs.collect()
+        yield from self.fetches.collect()
 
     def _request_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

@@ -30,6 +30,7 @@ from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.model_version import ModelVersion, not_ready_error
 from batcher.serving.name_stages import NameStages
 from batcher.serving.pipelines.making import make_pipelines
+from batcher.serving.references.fetcher import InputFetcher
 from batcher.serving.shared_name import Surroundings
 from batcher.serving.stages.quotas import Quotas
 from batcher.serving.traffic import Traffic
@@ -56,6 +57,7 @@ class ModelServer:
         name_stages: what every request passes first: quotas, and answers to repetitions.
         traffic: finds what answers a request, and divides the requests of a model among its
             versions where the settings say so.
+        fetcher: fetches files that clients name in place of inputs.
 
     Args:
         clock: the reactor, or a `Clock` in tests.
@@ -80,8 +82,7 @@ class ModelServer:
         """Wire a server without models; nothing starts."""
         settings = settings or ServerSettings()
         self.metrics = metrics or ServerMetrics()
-        self.clock, self.seconds = clock, clock.seconds
-        self.call_from_thread = call_from_thread
+        self.clock, self.seconds, self.call_from_thread = clock, clock.seconds, call_from_thread
         self.pools = make_pools(settings, call_from_thread, clock)
         ways = (clock, call_from_thread, call_soon, self.pools, self.metrics)
         parts = Assembly(*ways, LoadTurns(settings.load_concurrency))
@@ -92,6 +93,7 @@ class ModelServer:
         self.traffic = Traffic(Surroundings(*around), self.ready_model)
         make_pipelines(parts, self.lifecycle, self.traffic.behind)
         self.traffic.follow(settings)
+        self.fetcher = InputFetcher(settings, self.pools.inputs, self.seconds, self.metrics.fetches)
         self.name_stages = NameStages(self.lifecycle, self.metrics, self.pools.cpu, clock, settings)
 
     def __iter__(self) -> Iterator[ModelVersion]:

@@ -25,6 +25,7 @@ class Pools(NamedTuple):
         disk: one thread, for folders of models and the settings.
         stores: one thread, for stores of models, which are slow or away.
         files: one thread, for models that are read from end to end.
+        inputs: threads that fetch files which clients name in place of inputs.
     """
 
     cpu: CpuPool
@@ -32,6 +33,7 @@ class Pools(NamedTuple):
     disk: CpuPool
     stores: CpuPool
     files: CpuPool
+    inputs: CpuPool
 
     @property
     def holders(self) -> tuple[CpuPool, CpuPool]:
@@ -56,4 +58,6 @@ def make_pools(
         CpuPool(1, MAX_DISK_READS, 1, call_from_thread, clock, "disk"),
         CpuPool(1, MAX_DISK_READS, 1, call_from_thread, clock, "store"),
         CpuPool(1, MAX_DISK_READS, 1, call_from_thread, clock, "files"),
+        # What waits for a thread holds no bytes yet.
+        CpuPool(settings.input_fetches, tasks, 1, call_from_thread, clock, "input"),
     )

@@ -32,6 +32,7 @@ OTHERS = {
     "cpu_pool_tasks": "7",
     "cpu_pool_bytes": "1KiB",
     "max_decoding_bytes": "1KiB",
+    "input_fetches": "3",
     "jobs": "{inputs: [in]}",
 }
 

@@ -22,6 +22,7 @@ from batcher.codecs.content import Buffer
 from batcher.codecs.formats.base64_values import B64, base64_text, from_base64
 from batcher.codecs.formats.images import Picture, check_together, opened, rows_from_pictures
 from batcher.codecs.formats.long_lists import ArrayBuilder, LongList
+from batcher.codecs.formats.marks import has_mark
 from batcher.codecs.formats.rows import is_bare, only_name
 from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.error_text import brief, brief_names
@@ -33,9 +34,6 @@ _MARKS = f'"{B64}"'.encode(), b"\\u00"
 stand for one of its letters.
 """
 
-_SEARCHED_BYTES, _OVERLAP_BYTES = 1 << 18, 8
-"""Bytes that are searched at once, and a few of the next, where a mark may end."""
-
 
 def takes_pictures(spec: ModelSpec) -> bool:
     """Return whether an input of the model `spec` is made of a picture."""
@@ -44,14 +42,7 @@ def takes_pictures(spec: ModelSpec) -> bool:
 
 def may_have_pictures(body: Buffer, spec: ModelSpec) -> bool:
     """Return whether `body`, JSON for the model `spec`, may have a picture in it."""
-    if not takes_pictures(spec):
-        return False
-    # Piece by piece, since a large body is a view, and has to be copied for the search.
-    for start in range(0, len(body), _SEARCHED_BYTES):
-        piece = bytes(body[start : start + _SEARCHED_BYTES + _OVERLAP_BYTES])
-        if any(mark in piece for mark in _MARKS):
-            return True
-    return False
+    return takes_pictures(spec) and has_mark(body, _MARKS)
 
 
 class PictureRows:
@@ -211,7 +202,7 @@ def _elements(rows: Any, place: str) -> Iterator[Any]:
                 yield piece
             else:
                 yield from piece
-    elif isinstance(rows, list):
+    elif isinstance(rows, list | np.ndarray):
         yield from rows
     else:
         raise InvalidInput(f"{place}: expected a list of rows; got {type(rows).__name__}")

@@ -64,7 +64,8 @@ def _read(document: bytes, content: Content, spec: ModelSpec) -> dict[str, Array
     max_pixels = pixels_of(document, spec, content.max_image_pixels)
 
     def read(rows: Any) -> dict[str, Array]:
-        return inputs_of({"instances": rows}, spec, content.limits, max_pixels)
+        document = {"instances": rows}
+        return inputs_of(document, spec, content.limits, max_pixels, content.files)
 
     return with_json(document, read)
 

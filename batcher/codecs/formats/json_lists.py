@@ -37,7 +37,7 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         InvalidInput: the layout is another one, or a value does not fit its input.
         TooLarge: a large body has more rows, values or pixels than the limits allow.
     """
-    return read_inputs(content.text(), spec, content.limits, content.max_image_pixels)
+    return read_inputs(content, spec)
 
 
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:

@@ -20,6 +20,7 @@ from batcher.codecs.formats.booleans import checked_booleans
 from batcher.codecs.formats.long_lists import LongList
 from batcher.codecs.formats.msgpack_lists import with_msgpack
 from batcher.codecs.formats.predictions import predictions
+from batcher.codecs.formats.references import with_files
 from batcher.codecs.formats.rows import inputs_from_document
 from batcher.codecs.joining import joined
 from batcher.core.error_text import brief
@@ -56,11 +57,14 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         InvalidInput: the layout is another one, or a value does not fit its input.
         TooLarge: a large body has more rows or values than the limits allow.
     """
-    return with_msgpack(
-        content.body,
-        _unpacked,
-        lambda document: inputs_from_document(document, spec, content.limits),
-    )
+    limits, files = content.limits, content.files
+
+    def read(document: Any) -> dict[str, Array]:
+        if files is not None:
+            document = with_files(document, spec, files, limits)
+        return inputs_from_document(document, spec, limits)
+
+    return with_msgpack(content.body, _unpacked, read)
 
 
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:

@@ -56,12 +56,17 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         InvalidInput: the shape is none, or is beyond a limit.
     """
     name = spec.inputs[0].name
-    header = _header(content.body)
-    _check_header(header, len(content.body), name)
+    return {name: array_of_file(content.body, name)}
+
+
+def array_of_file(body: Buffer, name: str) -> Array:
+    """Return the array in a file for the input `name`; a view, and errors, as `decode` says."""
+    header = _header(body)
+    _check_header(header, len(body), name)
     shape, dtype = header.shape, header.dtype
-    flat = np.frombuffer(content.body, dtype, offset=header.data_start)
+    flat = np.frombuffer(body, dtype, offset=header.data_start)
     array = flat.reshape(shape[::-1]).T if header.fortran_order else flat.reshape(shape)
-    return {name: checked_booleans(array.astype(dtype.newbyteorder("<"), copy=False), name)}
+    return checked_booleans(array.astype(dtype.newbyteorder("<"), copy=False), name)
 
 
 class _Header(NamedTuple):

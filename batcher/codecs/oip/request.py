@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from batcher.codecs.content import Buffer
+from batcher.codecs.content import Buffer, Files
 from batcher.codecs.formats.booleans import lenient_booleans
 from batcher.codecs.formats.json_text import with_json
 from batcher.codecs.formats.long_lists import LongList, array_from_value
+from batcher.codecs.formats.references import REF
 from batcher.codecs.oip.elements import check_elements, from_elements
 from batcher.codecs.oip.members import (
     flag_of,
@@ -34,6 +35,7 @@ from batcher.codecs.oip.members import (
     timeout_of,
     value_text,
 )
+from batcher.codecs.oip.references import ReferencedInput, referenced_input
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.shapes import checked_shape, too_many_axes
 from batcher.core.spec import Array, ModelSpec, TensorSpec, input_names, shape_text
@@ -88,6 +90,7 @@ class InferHead(NamedTuple):
         slow: whether writing the answer takes a Python step for each element: classes, or BYTES.
         heavy: whether a large answer takes much longer to write than its bytes take to copy: some
             outputs are asked for in JSON, or as classes.
+        references: inputs that are files, which have to be fetched.
     """
 
     id: str
@@ -98,11 +101,15 @@ class InferHead(NamedTuple):
     outputs: tuple[RequestedOutput, ...]
     slow: bool = False
     heavy: bool = False
+    references: tuple[ReferencedInput, ...] = ()
 
-    def inputs(self, data: Buffer) -> dict[str, Array]:
+    def inputs(self, data: Buffer, files: Files | None = None) -> dict[str, Array]:
         """Return all inputs; binary inputs are views of `data`, the bytes behind the JSON.
 
+        `files` are those that the request names; None if they were not fetched.
+
         Raises:
+            InvalidInput: a file is not what its input is made of, or was not fetched.
             DecodingError: there are more or fewer bytes than the JSON says, or the bytes are not
                 values of their datatype.
         """
@@ -118,6 +125,8 @@ class InferHead(NamedTuple):
                 if one_element
                 else array_from_bytes(tensor, shape, data[start:stop])
             )
+        for each in self.references:
+            inputs[each.tensor.name] = each.array(files)
         return inputs
 
 
@@ -172,17 +181,10 @@ def read_document(
     if name is not None and not isinstance(name, str):
         raise InvalidInput(f"id: expected a string; got {value_text(name)}")
     parameters = parameters_of(document, "the request")
-    arrays: dict[str, Array] = {}
-    binaries: list[BinaryInput] = []
-    seen: set[str] = set()
-    for entry in list_of(document, "inputs"):
-        tensor = _tensor(entry, spec.inputs, "input", seen)
-        _read_input(entry, tensor, arrays, binaries, limits)
-    if len(seen) < len(spec.inputs) and not seen.issuperset(t.name for t in spec.required):
-        raise _missing_inputs(spec, seen)
+    arrays, binaries, references = _inputs(document, spec, limits)
     outputs = _outputs(document, spec, flag_of(parameters, "binary_data_output", "the request"))
     priority, timeout = priority_of(parameters), timeout_of(parameters)
-    found = (arrays, tuple(binaries), outputs, _is_slow(outputs), is_heavy(outputs))
+    found = (arrays, binaries, outputs, _is_slow(outputs), is_heavy(outputs), references)
     return InferHead(name or "", priority, timeout, *found)
 
 
@@ -241,20 +243,41 @@ def _one_element(shape: tuple[int, ...], data: Buffer) -> Array:
     return array
 
 
+def _inputs(
+    document: dict[str, Any], spec: ModelSpec, limits: DecodingLimits
+) -> tuple[dict[str, Array], tuple[BinaryInput, ...], tuple[ReferencedInput, ...]]:
+    """Return the inputs in the JSON itself, those behind it, and those that are files."""
+    arrays: dict[str, Array] = {}
+    binaries: list[BinaryInput] = []
+    references: list[ReferencedInput] = []
+    seen: set[str] = set()
+    for entry in list_of(document, "inputs"):
+        tensor = _tensor(entry, spec.inputs, "input", seen)
+        where = f"input {tensor.name!r}"
+        if (kind := entry.get("datatype")) != (name := tensor.datatype.name):
+            raise InvalidInput(f"{where}: expected datatype {name}; got {value_text(kind)}")
+        parameters = parameters_of(entry, where)
+        if REF in parameters:
+            references.append(referenced_input(entry, tensor, parameters, limits, _shape))
+        else:
+            size = parameters.get("binary_data_size")
+            _read_input(entry, tensor, size, arrays, binaries, limits)
+    if len(seen) < len(spec.inputs) and not seen.issuperset(t.name for t in spec.required):
+        raise _missing_inputs(spec, seen)
+    return arrays, tuple(binaries), tuple(references)
+
+
 def _read_input(
     entry: dict[str, Any],
     tensor: TensorSpec,
+    size: Any,
     arrays: dict[str, Array],
     binaries: list[BinaryInput],
     limits: DecodingLimits,
 ) -> None:
-    """Read one entry of `inputs`, and put the input into `arrays` or `binaries`."""
-    where = f"input {tensor.name!r}"
-    kind, data = entry.get("datatype"), entry.get("data")
-    if kind != (name := tensor.datatype.name):
-        raise InvalidInput(f"{where}: expected datatype {name}; got {value_text(kind)}")
+    """Put one entry of `inputs` into `arrays` or, with `size` bytes behind the JSON, `binaries`."""
+    where, data = f"input {tensor.name!r}", entry.get("data")
     shape = _shape(entry, tensor, where)
-    size = parameters_of(entry, where).get("binary_data_size")
     # a model whose rows have no axes takes one number a row, whichever way the client wrote that
     array_shape = shape if tensor.shape else shape[:1]
     if size is None:

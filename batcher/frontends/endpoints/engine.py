@@ -20,6 +20,7 @@ from batcher.core.spec import Array
 from batcher.errors import BatcherError
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_version import ModelVersion
+from batcher.serving.references.fetcher import InputFetcher
 from batcher.serving.repository.repository import ListedVersion
 from batcher.serving.servable import Servable
 
@@ -57,11 +58,13 @@ class Engine(Protocol):
         metrics: numbers of requests and batches.
         seconds: the clock.
         left_out: why something in the model repository is not served, by its path there.
+        fetcher: fetches files that clients name in place of inputs.
     """
 
     metrics: ServerMetrics
     seconds: Callable[[], float]
     left_out: dict[str, str]
+    fetcher: InputFetcher
 
     @property
     def traffic(self) -> Traffic:

@@ -19,6 +19,7 @@ from batcher.codecs.content_coding import HEAVY_BYTES, Body, CodedBody, plain_bo
 from batcher.codecs.format_table import Format, decode_body
 from batcher.codecs.formats import octet_stream
 from batcher.codecs.formats.base64_pictures import may_have_pictures
+from batcher.codecs.formats.references import may_name_files
 from batcher.codecs.heavy import decode_heavy, encode_heavy, is_heavy_answer, is_large_answer
 from batcher.codecs.joining import LARGE_BYTES, joined
 from batcher.codecs.negotiation import answer_format, media_type, request_format
@@ -39,8 +40,10 @@ from batcher.frontends.endpoints.call import (
 )
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.fetched import infer_body
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.stage_wishes import wishes_of
+from batcher.serving.references.fetcher import InputFetcher
 from batcher.serving.servable import Servable
 
 MAX_TIMEOUT_MS = 86_400_000.0
@@ -78,7 +81,8 @@ class Plan:
         servable: answers the calls.
         decode: makes the inputs from a body.
         exact: whether inputs from `decode` always fit the model's specification.
-        pooled: whether `decode` may be too slow for the loop, and then runs on the CPU pool.
+        pooled: whether a body is looked at first: `decode` may be too slow for the loop, and then
+            runs on the CPU pool; or the body may name files, which have to be fetched.
         is_text: returns whether a body costs a step for each value.
     """
 
@@ -87,9 +91,11 @@ class Plan:
         "_content_type",
         "_copies",
         "_encode",
+        "_fetcher",
         "_format_name",
         "_has_headers",
         "_plain",
+        "_pooled",
         "_pooled_bytes",
         "_priority",
         "_reads_client",
@@ -120,10 +126,7 @@ class Plan:
         self._writes_text = reply_format.writes_text(spec.outputs)
         self._copies = reply_format.encode is not octet_stream.encode
         self._content = _content(content_type, wishes, self.servable.limits)
-        self.decode = _decoder(body_format, spec, self._content)
-        self.is_text, self._reads_pictures = body_format.is_text, body_format.reads_pictures
-        self.exact = body_format.bind is not None and len(spec.required) == len(spec.inputs)
-        self.pooled, self._pooled_bytes = body_format.is_pooled(spec), body_format.pooled_bytes
+        self._read_bodies_as(body_format, engine.fetcher)
         self._timeout, self._priority = _wishes(head, self.servable)
         self._stages = wishes_of(head, self.servable)
         self._reads_client = self.pooled or self.servable.reads_client
@@ -131,6 +134,16 @@ class Plan:
         self._plain = not named
         self._timing = wishes.timing or head.headers.get(b"x-timing") == b"1"
         self._has_headers = self._timing or self.servable.picks_version or self._stages.once
+
+    def _read_bodies_as(self, body_format: Format, fetcher: InputFetcher) -> None:
+        """Keep what says how bodies of `body_format` are read."""
+        spec = self.servable.spec
+        self.decode = _decoder(body_format, spec, self._content)
+        self.is_text, self._reads_pictures = body_format.is_text, body_format.reads_pictures
+        self.exact = body_format.bind is not None and len(spec.required) == len(spec.inputs)
+        self._pooled, self._pooled_bytes = body_format.is_pooled(spec), body_format.pooled_bytes
+        self._fetcher = fetcher if fetcher.is_on and body_format.names_files else None
+        self.pooled = self._pooled or self._fetcher is not None
 
     def parameters(self, peer: str) -> Parameters:
         """Return the parameters of a call that comes now from `peer`, an address."""
@@ -144,10 +157,16 @@ class Plan:
     def infer_large(self, body: Body, parameters: Parameters) -> Deferred[InferenceResponse]:
         """Answer a body that is large, coded, or of a format for the CPU pool."""
         servable, is_coded = self.servable, isinstance(body, CodedBody)
+        # A longer body is read in another process, which fetches nothing.
+        if self._fetcher is not None and not is_coded and len(body) < HEAVY_BYTES:
+            if may_name_files(plain_body(body)):
+                return infer_body(servable, self._fetcher, body, self._content, parameters)
+            if not self._pooled:
+                return servable.infer(self.decode(plain_body(body)), parameters, self.exact)
         if self.is_text is not None and (is_coded or self.is_text(plain_body(body))):
             arguments = (decode_heavy, body, self._content, servable.spec)
             return servable.infer_heavy(len(body), parameters, *arguments)
-        if is_coded or (self.pooled and self._is_slow(plain_body(body))):
+        if is_coded or (self._pooled and self._is_slow(plain_body(body))):
             decode = partial(_decode_plain, self.decode, body)
             digest = None if is_coded or servable.decoded is None else self._digest(body)
             return servable.infer_decoded(len(body), decode, parameters, digest)

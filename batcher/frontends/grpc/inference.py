@@ -6,19 +6,23 @@ client waits no more, and likewise when its client cancels the call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from twisted.internet.defer import Deferred
 
-from batcher.codecs.content import Buffer
+from batcher.codecs.content import Buffer, Files
 from batcher.codecs.content_coding import HEAVY_BYTES
 from batcher.codecs.heavy import is_heavy_answer, is_large_answer
 from batcher.codecs.oip.request import InferHead
 from batcher.core.copied_bytes import joined_bytes
+from batcher.core.element_sizes import sized
 from batcher.core.request import InferenceResponse, Parameters
+from batcher.core.spec import Array
+from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.fetched import infer_files
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
 from batcher.frontends.endpoints.stage_wishes import StageWishes, once_key
@@ -37,6 +41,7 @@ from batcher.frontends.grpc.large import InferMessage, LargeTensors
 from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
 from batcher.frontends.grpc.responses import InferAnswer, WrittenAnswer, answer_pieces, message_of
 from batcher.frontends.grpc.typed import typed_inputs
+from batcher.serving.references.fetcher import InputFetcher
 from batcher.serving.servable import Servable
 
 Around = Callable[[list[Buffer]], list[Buffer]]
@@ -76,13 +81,13 @@ class Inference:
         servable, reader = self._find(message.model_name, message.model_version)
         request = reader.read(message, tensors)
         head = request.head
-        pooled = servable.reads_client or reader.slow or request.typed
+        pooled = servable.reads_client or reader.slow or request.typed or head.references
         client = client_of(self._peer_of(context.peer())) if pooled else ""
         wishes = _wishes(context, servable, message.model_version)
         parameters = parameters_of(servable, head, wishes, client=client)
         parameters = _until(servable, parameters, context.time_remaining())
         slow = reader.slow and request.size >= HEAVY_BYTES
-        deferred = _begin(servable, request, parameters, slow)
+        deferred = _begin(servable, self._engine.fetcher, request, parameters, slow)
         if wishes.once:
             deferred.addCallback(say_replayed, context)
         return await _written(await outcome(deferred), head, servable, parameters, around)
@@ -160,9 +165,15 @@ def _wishes(context: Context, servable: Servable, version: str) -> StageWishes:
 
 
 def _begin(
-    servable: Servable, request: ParsedRequest, parameters: Parameters, slow: bool
+    servable: Servable,
+    fetcher: InputFetcher,
+    request: ParsedRequest,
+    parameters: Parameters,
+    slow: bool,
 ) -> Deferred[InferenceResponse]:
     """Decode the inputs where that holds nobody up, and have `servable` answer."""
+    if request.head.references:
+        return _fetch(servable, fetcher, request, parameters)
     size = request.size
     if request.typed:
         arguments = request.typed, request.head.binaries
@@ -170,6 +181,20 @@ def _begin(
     if slow:
         return servable.infer_decoded(size, request.inputs, parameters)
     return servable.infer(request.inputs(), parameters)
+
+
+def _fetch(
+    servable: Servable, fetcher: InputFetcher, request: ParsedRequest, parameters: Parameters
+) -> Deferred[InferenceResponse]:
+    """Fetch the files that `request` names, and have `servable` answer."""
+    if request.typed:
+        raise InvalidInput("inputs: expected raw_input_contents beside files; got large contents")
+    addresses = [each.address for each in request.head.references]
+    return infer_files(servable, fetcher, addresses, parameters, _inputs_with_files, request)
+
+
+def _inputs_with_files(files: Files, request: ParsedRequest) -> Mapping[str, Array]:
+    return sized(request.inputs(files))
 
 
 def _until(servable: Servable, parameters: Parameters, remaining: float | None) -> Parameters:

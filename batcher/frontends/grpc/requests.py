@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from batcher.codecs.content import Buffer
+from batcher.codecs.content import Buffer, Files
 from batcher.codecs.content_coding import HEAVY_BYTES
+from batcher.codecs.formats.references import REF
 from batcher.codecs.oip.members import MAX_PARAMETERS
 from batcher.codecs.oip.request import InferHead, array_from_bytes, is_heavy, read_document
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
@@ -53,15 +54,18 @@ class ParsedRequest(NamedTuple):
     size: int
     typed: tuple[TypedInput, ...] = ()
 
-    def inputs(self) -> dict[str, Array]:
-        """Return all inputs, as views of their bytes. Any thread.
+    def inputs(self, files: Files | None = None) -> dict[str, Array]:
+        """Return all inputs, as views of their bytes, and of `files` that have been fetched.
 
-        Raises DecodingError.
+        Any thread. Raises DecodingError, InvalidInput or TooLarge.
         """
-        return {
+        found = {
             binary.tensor.name: array_from_bytes(binary.tensor, binary.shape, raw)
             for binary, raw in zip(self.head.binaries, self.raw, strict=True)
         }
+        for each in self.head.references:
+            found[each.tensor.name] = each.array(files)
+        return found
 
 
 class InferMessageReader:
@@ -135,7 +139,7 @@ class InferMessageReader:
         # Clients of gRPC read bytes alone.
         outputs = tuple(output._replace(binary=True) for output in head.outputs)
         head = head._replace(outputs=outputs, heavy=is_heavy(outputs))
-        if len(key) <= MAX_KEPT_HEAD_BYTES:
+        if len(key) <= MAX_KEPT_HEAD_BYTES and not head.references:
             if len(self._heads) >= MAX_KEPT_HEADS:
                 self._heads.clear()
             self._heads[key] = head
@@ -148,11 +152,12 @@ Taken = tuple[tuple[Buffer, ...], tuple[TypedInput, ...]]
 
 def _take_raw(message: pb.ModelInferRequest) -> Taken:
     """Take the bytes of each input out of `message`, whether they are there as such or typed."""
-    _check_raw(len(message.raw_input_contents), len(message.inputs))
+    inside = [entry for entry in message.inputs if REF not in entry.parameters]
+    _check_raw(len(message.raw_input_contents), len(inside))
     raw = tuple(message.raw_input_contents)
     if not raw:
-        raw = tuple(map(typed_bytes, message.inputs))
-        for entry in message.inputs:
+        raw = tuple(map(typed_bytes, inside))
+        for entry in inside:
             entry.ClearField("contents")
     del message.raw_input_contents[:]
     return raw, ()
@@ -160,16 +165,17 @@ def _take_raw(message: pb.ModelInferRequest) -> Taken:
 
 def _cut_raw(message: pb.ModelInferRequest, tensors: LargeTensors) -> Taken:
     """Return the bytes of each input; or none, and inputs whose contents are to be read apart."""
-    _check_raw(len(tensors.raw), len(message.inputs))
+    inside = []
+    for entry, contents in zip(message.inputs, tensors.contents, strict=True):
+        is_file = REF in entry.parameters
+        if contents and (is_file or tensors.raw):
+            raise _both(entry, is_file)
+        if not is_file:
+            inside.append(TypedInput(entry.name, entry.datatype, contents))
+    _check_raw(len(tensors.raw), len(inside))
     if tensors.raw:
-        for entry, contents in zip(message.inputs, tensors.contents, strict=True):
-            if contents:
-                raise _both(entry.name)
         return tensors.raw, ()
-    typed = tuple(
-        TypedInput(entry.name, entry.datatype, contents)
-        for entry, contents in zip(message.inputs, tensors.contents, strict=True)
-    )
+    typed = tuple(inside)
     if sum(map(len, tensors.contents)) >= HEAVY_BYTES:
         return (), typed
     return tuple(typed_bytes(each.entry()) for each in typed), ()
@@ -182,8 +188,9 @@ def _check_raw(count: int, expected: int) -> None:
         )
 
 
-def _both(name: str) -> InvalidInput:
-    return InvalidInput(f"input {brief(name)}: expected contents or raw_input_contents; got both")
+def _both(entry: pb.ModelInferRequest.InferInputTensor, is_file: bool) -> InvalidInput:
+    other = REF if is_file else "raw_input_contents"
+    return InvalidInput(f"input {brief(entry.name)}: expected contents or {other}; got both")
 
 
 def parameters_document(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> dict[str, Any]:
@@ -204,9 +211,11 @@ def _chosen(parameter: pb.InferParameter | pb.ModelRepositoryParameter) -> Any:
 
 def _input(entry: pb.ModelInferRequest.InferInputTensor) -> dict[str, Any]:
     if entry.HasField("contents") and entry.contents.ByteSize():
-        raise _both(entry.name)
-    # The bytes stand beside the document, not in it.
-    parameters = _parameters(entry.parameters) | {"binary_data_size": 0}
+        raise _both(entry, REF in entry.parameters)
+    parameters = _parameters(entry.parameters)
+    if REF not in parameters:  # else there are no bytes
+        # The bytes stand beside the document, not in it.
+        parameters["binary_data_size"] = 0
     return {
         "name": entry.name,
         "datatype": entry.datatype,

@@ -24,6 +24,7 @@ from batcher.codecs.heavy import (
     is_heavy,
     is_heavy_answer,
     is_large_answer,
+    oip_inputs_with_files,
     rows_of_large_answer,
 )
 from batcher.codecs.oip.request import InferHead, raw_head, read_head
@@ -38,6 +39,7 @@ from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Call, CallHead, Fields, Reply, answer_fields
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.fetched import infer_files
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import (
     MAX_KEPT_HEAD_BYTES,
@@ -46,6 +48,7 @@ from batcher.frontends.endpoints.oip.answering import (
     write_slow,
 )
 from batcher.frontends.endpoints.stage_wishes import wishes_of
+from batcher.serving.references.fetcher import InputFetcher
 from batcher.serving.servable import Servable
 
 MAX_KNOWN_BYTES = 1 << 20
@@ -157,7 +160,8 @@ class InferPlan:
 
     def _read_head(self, text: bytes) -> InferHead:
         head = read_head(text, self.servable.spec, self.servable.limits)
-        if len(text) <= MAX_KEPT_HEAD_BYTES and not head.arrays and not head.id:
+        is_kept = not (head.arrays or head.id or head.references)
+        if len(text) <= MAX_KEPT_HEAD_BYTES and is_kept:
             self._heads.put(text, head, 3000 + 60 * len(text))
         return head
 
@@ -237,13 +241,28 @@ class Infer:
                 return _infer_heavy(body, call, plan)
         head, data = plan.read(body)
         servable = plan.servable
-        client = client_of(call.peer) if plan.pooled or head.slow else ""
+        client = client_of(call.peer) if plan.pooled or head.slow or head.references else ""
         coded = bool(plan.coding)
         parameters = parameters_of(servable, head, plan.wishes, coded, client)
         call.plan = OipReplyWriter(plan, head, parameters)
+        if head.references:
+            return _fetch(servable, self._engine.fetcher, head, data, parameters)
         if plan.slow_inputs and len(data) >= HEAVY_BYTES:
             return servable.infer_decoded(len(data), partial(head.inputs, data), parameters)
         return servable.infer(head.inputs(data), parameters)
+
+
+def _fetch(
+    servable: Servable,
+    fetcher: InputFetcher,
+    head: InferHead,
+    data: Buffer,
+    parameters: Parameters,
+) -> Deferred[InferenceResponse]:
+    """Answer a call that names files, which are fetched first."""
+    addresses = [each.address for each in head.references]
+    arguments = (parameters, oip_inputs_with_files, head, data)
+    return infer_files(servable, fetcher, addresses, *arguments)
 
 
 def _infer_heavy(body: Body, call: Call, plan: InferPlan) -> Deferred[InferenceResponse]:

@@ -29,6 +29,8 @@ _SERVER_TIMING = {
     "description": "Milliseconds in the queue and on the model, and the batch size.",
 }
 
+_ADDRESS = object_of(("ref",), ref=TEXT)
+
 _FLOATS = ("FP16", "FP32", "FP64", "BF16")
 _JSON_KINDS = {"BOOL": "boolean", "BYTES": "string"}
 
@@ -72,7 +74,8 @@ def _content(engine: Engine, answers: bool) -> dict[str, Any]:
 
 def _json_schema(engine: Engine, answers: bool) -> dict[str, Any]:
     alternatives = [
-        {"title": version.title, **_model_schema(version.spec, answers)} for version in engine
+        {"title": version.title, **_model_schema(version.spec, answers, engine.fetcher.is_on)}
+        for version in engine
     ]
     if not answers:
         by_row = object_of(("instances",), instances={"type": "array"})
@@ -80,9 +83,9 @@ def _json_schema(engine: Engine, answers: bool) -> dict[str, Any]:
     return {"anyOf": alternatives} if alternatives else {"type": "object"}
 
 
-def _model_schema(spec: ModelSpec, answers: bool) -> dict[str, Any]:
+def _model_schema(spec: ModelSpec, answers: bool, by_address: bool) -> dict[str, Any]:
     if not answers:
-        return object_of(("inputs",), inputs=_named(spec.inputs, answers))
+        return object_of(("inputs",), inputs=_named(spec.inputs, answers, by_address))
     labels = next((tensor.labels for tensor in spec.outputs if tensor.labels is not None), None)
     more = {"predictions": list_of(_best(labels))} if labels is not None else {}
     return object_of(("outputs", *more), outputs=_named(spec.outputs, answers), **more)
@@ -95,11 +98,20 @@ def _best(labels: Labels) -> dict[str, Any]:
     return object_of(("label",), label=TEXT, probability=value, score=value)
 
 
-def _named(tensors: tuple[TensorSpec, ...], answers: bool) -> dict[str, Any]:
-    return object_of(
-        tuple(tensor.name for tensor in tensors if not tensor.is_optional),
-        **{tensor.name: _tensor(tensor, answers) for tensor in tensors},
-    )
+def _named(
+    tensors: tuple[TensorSpec, ...], answers: bool, by_address: bool = False
+) -> dict[str, Any]:
+    schemas = {tensor.name: _tensor(tensor, answers) for tensor in tensors}
+    if by_address:
+        schemas = {name: _or_address(schema) for name, schema in schemas.items()}
+    names = tuple(tensor.name for tensor in tensors if not tensor.is_optional)
+    return object_of(names, **schemas)
+
+
+def _or_address(column: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a column, or of the address of a file in place of it or of a row."""
+    rows = {**column, "items": {"anyOf": [column["items"], _ADDRESS]}}
+    return {"anyOf": [rows, _ADDRESS]}
 
 
 def _tensor(tensor: TensorSpec, answers: bool) -> dict[str, Any]:

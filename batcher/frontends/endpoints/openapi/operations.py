@@ -35,11 +35,12 @@ COMMON_FAILURES = {
 
 INFERENCE_FAILURES = {
     400: "The body cannot be decoded, or has a wrong name, dtype, shape or parameter.",
-    404: "No such model or version.",
+    404: "No such model or version, or no file at the address of an input.",
     413: "Body over the limit, or more rows than the queue can ever hold.",
     422: "The Idempotency-Key is that of an earlier, other request.",
     429: "More rows than the quota of the request's key has; with Retry-After.",
     500: "The model failed.",
+    502: "Where an input lies, by its address, does not answer.",
     503: "Queue full, stopping, or model not ready; with Retry-After where the request did not "
     "run.",
 }
