@@ -117,7 +117,7 @@ class UnknownModel(ClientError):
 
 
 class UnknownJob(ClientError):
-    """No batch job of the server has that id."""
+    """No batch job has that id, or no file of one."""
 
     http_status = 404
     grpc_code = "NOT_FOUND"

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from batcher.config.cache import Cache
 from batcher.config.image_file import ImageFile
-from batcher.config.job_settings import JobSettings
+from batcher.config.job_settings import JobSettings, UploadSettings
 from batcher.config.model_file import ModelFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.model_tensors import InputFile, OutputFile
@@ -108,6 +108,12 @@ Below a model, or below `defaults`, `cache` has answers kept ([how](../cache.md)
 `jobs` lets clients have files read and written by batch jobs ([how](../jobs.md#jobs-of-a-server)).
 
 {_fields(JobSettings)}
+## Of `jobs.uploads`
+
+`uploads` lets clients upload files for OpenAI's batches
+([how](../jobs.md#batches-in-openais-form)).
+
+{_fields(UploadSettings)}
 ## Of a quota
 
 Each entry of `quotas` has a client's key for its name, or `"*"`.
@@ -165,6 +171,7 @@ def _places() -> list[tuple[str, str, str]]:
         ),
         ("path", "config.yaml", "under `models.NAME`"),
         *((name, "config.yaml", "under `jobs`") for name in JobSettings.model_fields),
+        *((name, "config.yaml", "under `jobs.uploads`") for name in UploadSettings.model_fields),
         *((name, "config.yaml", "under a key of `quotas`") for name in Quota.model_fields),
         *((name, "config.yaml", "under `versions`") for name in Latest.model_fields),
         *((name, "config.yaml", "under `shadow`") for name in Shadow.model_fields),

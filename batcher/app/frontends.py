@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 
+from batcher.app.jobs.server_jobs import ServerJobs
 from batcher.config.settings import ServerSettings
 from batcher.core.forks import bound_address, forget, keep_from_forks
 from batcher.core.installing import how_to_install
@@ -23,7 +24,6 @@ from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.engine import model_named
-from batcher.frontends.endpoints.jobs import Jobs
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.listening.sockets import Listening, address_of, open_sockets
@@ -79,7 +79,7 @@ class Frontends:
         reactor: Any,
         listen: Listen | None,
         write_access_line: WriteLine | None,
-        jobs: Jobs | None = None,
+        jobs: ServerJobs | None = None,
     ) -> None:
         """Wire the parts; nothing is open yet. The arguments are those of the service."""
         self.address = ""
@@ -101,7 +101,8 @@ class Frontends:
     def answering(self, settings: ServerSettings) -> Answering:
         """Return what HTTP requests are to be answered by under `settings`; nothing changes yet."""
         disclosure = disclosure_of(settings, self._server.seconds)
-        table = routes(self._server, self._repository, settings, disclosure, self._jobs)
+        board, batches = (self._jobs.board, self._jobs.batches) if self._jobs else (None, None)
+        table = routes(self._server, self._repository, settings, disclosure, board, batches)
         cors = Cors(settings.cors_origins) if settings.cors_origins else None
         router = Router(table, self._answer_log, disclosure, cors)
         limits = Limits.from_settings(settings)

@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.app.frontends import Answering, Frontends
-from batcher.app.jobs.server_jobs import make_board
+from batcher.app.jobs.server_jobs import ServerJobs, make_jobs
 from batcher.app.reloading import Read, Reloads
 from batcher.batching.worker import CallFromThread
 from batcher.config.changes import changed_settings, restart_reasons
@@ -44,7 +44,6 @@ from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, 
 from batcher.frontends.endpoints.answer_log import WriteLine
 from batcher.frontends.web.front import Front
 from batcher.frontends.web.listening.twisted_ports import Listen
-from batcher.serving.jobs.board import JobBoard
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.repository.rollout import Rollout
 from batcher.serving.server import ModelServer
@@ -129,7 +128,7 @@ class BatcherService(MultiService):
         self.server = ModelServer(reactor, cross, settings, progress=progress, call_soon=soon)
         self.repository = ModelRepository(self.server, settings, base)
         self._reloads = Reloads(self._change, self.server.metrics)
-        self._jobs = make_board(settings, base, self.server)
+        self._jobs = make_jobs(settings, base, self.server)
         parts = (self.server, self.repository, settings, base, reactor, listen)
         self._frontends = Frontends(*parts, write_access_line, self._jobs)
 
@@ -332,6 +331,8 @@ class BatcherService(MultiService):
             _log.warn("drain_timeout_s is over: requests that are not answered yet are given up")
         draining = self.state is State.DRAINING
         self._become(State.STOPPED)
+        if self._jobs is not None:
+            self._jobs.close()
         if draining:
             self.server.stop()
             self._frontends.stop().addCallback(self._ended)
@@ -351,7 +352,7 @@ class BatcherService(MultiService):
         self.state = STATES.step(self.state, state)
 
 
-def _stop_jobs(jobs: JobBoard | None) -> Deferred[Any]:
+def _stop_jobs(jobs: ServerJobs | None) -> Deferred[Any]:
     """Stop batch jobs, if there are any: they go on when the server starts again."""
     if jobs is None:
         return succeed(None)

@@ -17,6 +17,7 @@ from sys import getsizeof
 from typing import Any, Protocol, final
 
 from batcher.codecs.arriving_body import ArrivingBody
+from batcher.codecs.body_sink import BodySink
 from batcher.errors import DecodingError, TooLarge, UnsupportedMediaType
 
 MAX_GZIP_STREAMS = 4096
@@ -188,12 +189,13 @@ class CodedBody:
         return plain.whole()
 
 
-Body = bytes | memoryview | CodedBody
-"""A whole body."""
+Body = bytes | memoryview | CodedBody | BodySink
+"""A whole body; a `BodySink` where the route has one, and nowhere else."""
 
 
 def plain_body(body: Body) -> bytes | memoryview:
     """Return the plain bytes of `body`; raises as `CodedBody.plain`. Any thread."""
+    assert not isinstance(body, BodySink), "a route that has a sink takes it as it is"
     return body.plain() if isinstance(body, CodedBody) else body
 
 

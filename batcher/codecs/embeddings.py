@@ -159,10 +159,11 @@ def decode(body: Buffer) -> Wish:
         InvalidInput: a member is wrong; the message begins with its name.
         TooLarge: the token ids of the request are too many.
     """
-    return with_json(body, _wish)
+    return with_json(body, wish_of)
 
 
-def _wish(document: Any) -> Wish:
+def wish_of(document: Any) -> Wish:
+    """Return what `document` asks for; raises as `decode`."""
     if not isinstance(document, dict):
         raise InvalidInput(
             f"body: expected an object with `model` and `input`; got {type(document).__name__}"

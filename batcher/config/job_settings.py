@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 
 from batcher.config.reading import Number
-from batcher.config.values import Count, Section
+from batcher.config.values import Bytes, Count, Section
+
+
+class UploadSettings(Section):
+    """Files that clients upload, and batches over them, in OpenAI's form.
+
+    Attributes:
+        max_file_bytes: most bytes of a file.
+        max_bytes: most bytes of all uploaded files together.
+        max_requests: most requests of a batch.
+    """
+
+    max_file_bytes: Bytes = ByteSize(200 << 20)
+    max_bytes: Bytes = ByteSize(10 << 30)
+    max_requests: Count = 50_000
 
 
 class JobSettings(Section):
@@ -20,7 +34,9 @@ class JobSettings(Section):
         outputs: the same of the output.
         at_once: most jobs that run at a time; others wait.
         most: most jobs that are noted; the job that ended first makes room.
-        keep_days: days for which a job that has ended is noted; its output stays.
+        keep_days: days for which a job that has ended is noted; its output stays. Uploaded files,
+            and batches with their outputs, are removed after as many days.
+        uploads: files and batches in OpenAI's form (`/v1/files`, `/v1/batches`); None for none.
     """
 
     folder: Annotated[str, Field(min_length=1)] = "jobs"
@@ -29,3 +45,4 @@ class JobSettings(Section):
     at_once: Count = 1
     most: Count = 1000
     keep_days: Annotated[Number, Field(gt=0, le=36_500)] = 7.0
+    uploads: UploadSettings | None = None

@@ -8,6 +8,7 @@ its last row, so that reading can begin again there, in another process too.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -27,7 +28,8 @@ class Group(NamedTuple):
 
     Attributes:
         rows: which rows of the portion these are, ascending, counted from 0.
-        inputs: name to array of shape (rows, *row shape).
+        inputs: name to array of shape (rows, *row shape); of a group of one row there may be
+            several for the model, which are answered or fail together.
     """
 
     rows: Sequence[int]
@@ -54,6 +56,7 @@ class Portion(NamedTuple):
         bad: the rows that cannot, each with the reason.
         after: where the next portion begins.
         done: the part of the input that is read with this portion, from 0 to 1.
+        wishes: what the writer must know of each row; empty where that is nothing.
     """
 
     places: Sequence[Place]
@@ -61,6 +64,7 @@ class Portion(NamedTuple):
     bad: Mapping[int, BatcherError]
     after: Position
     done: float
+    wishes: Sequence[Any] = ()
 
 
 class Answer(NamedTuple):
@@ -89,6 +93,45 @@ class Written(NamedTuple):
 
 Assemble = Callable[[Sequence[BinaryIO], BinaryIO], None]
 """Writes a whole output from its parts."""
+
+ErrorLine = Callable[[Place, BatcherError, str], bytes]
+"""Makes a line of the file of errors, of a row's place, its error, and what clients read of it."""
+
+
+def error_line(kind: str, place: Place, error: BatcherError, text: str) -> bytes:
+    """Return the line that says why the row at `place`, which is a `kind`, has no answer."""
+    return json.dumps({kind: place, "code": error.code, "error": text}).encode() + b"\n"
+
+
+class LineFault(NamedTuple):
+    """Why a batch of requests is refused as a whole.
+
+    Attributes:
+        code: a word for programs.
+        line: the line at fault, from 1; None where it is the file.
+        message: what was expected and what came.
+        param: the member at fault; None where it is the line.
+    """
+
+    code: str
+    line: int | None
+    message: str
+    param: str | None
+
+
+class BatchCheck(NamedTuple):
+    """What is in a batch of requests.
+
+    Attributes:
+        model: the model that all of them name.
+        requests: how many there are.
+        faults: why the batch is refused; empty if it is not.
+    """
+
+    model: str
+    requests: int
+    faults: Sequence[LineFault]
+
 
 State = dict[str, Any]
 """What a writer must know to go on, as JSON has it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from tests.codecs.test_form_upload import form_of, part
 from tests.end_to_end.processes import Process, started, until, write_model
 
 SOURCE = """
@@ -22,8 +23,11 @@ ROWS = 800
 CONFIG = """
 model_repository: models
 defaults: {max_batch_size: 4, bulk_after_ms: 50}
-jobs: {inputs: [in], outputs: [out]}
+jobs: {inputs: [in], outputs: [out], at_once: 2, uploads: {}}
 """
+
+
+PREDICT = "/models/double/predict"
 
 
 def asked(server: Process, path: str, body: Any = None) -> Any:
@@ -32,7 +36,27 @@ def asked(server: Process, path: str, body: Any = None) -> Any:
         return json.loads(answer.read())
 
 
-def test_a_job_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
+def has_rows(journal: Path) -> bool:
+    return journal.exists() and json.loads(journal.read_text())["rows"] > 0
+
+
+def uploaded(server: Process) -> str:
+    """Upload a file of requests; return its id."""
+    bodies = [{"inputs": {"x": [[row, 1, 2, 3]]}} for row in range(ROWS)]
+    requests = [
+        {"custom_id": str(row), "method": "POST", "url": PREDICT, "body": body}
+        for row, body in enumerate(bodies)
+    ]
+    text = "".join(json.dumps(request) + "\n" for request in requests).encode()
+    form = form_of(part("purpose", b"batch"), part("file", text, "a.jsonl"))
+    headers = {"Content-Type": "multipart/form-data; boundary=B"}
+    request = Request(f"{server.address}/v1/files", data=form, headers=headers)
+    with urlopen(request, timeout=30) as answer:
+        id: str = json.loads(answer.read())["id"]
+        return id
+
+
+def test_jobs_and_batches_go_on_after_the_server_was_killed(tmp_path: Path) -> None:
     write_model(tmp_path / "models", "double", SOURCE)
     (tmp_path / "config.yaml").write_text(CONFIG)
     for name in ("in", "out"):
@@ -47,8 +71,14 @@ def test_a_job_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
     serve = ("-m", "batcher.app.cli", "serve", "-c", str(tmp_path / "config.yaml"))
     with started(tmp_path, "--port", "0", command=serve) as server:
         id = asked(server, "/jobs", wanted)["id"]
-        journal = tmp_path / "out/rows.jsonl.journal"
-        until(lambda: journal.exists() and json.loads(journal.read_text())["rows"] > 0, 60)
+        wish = {"endpoint": PREDICT, "completion_window": "24h", "input_file_id": uploaded(server)}
+        batch = asked(server, "/v1/batches", wish)["id"]
+        outputs = tmp_path / "jobs/outputs"
+        journals = [
+            tmp_path / "out/rows.jsonl.journal",
+            outputs / f"{batch}.openai.jsonl.journal",
+        ]
+        until(lambda: all(map(has_rows, journals)), 60)
         assert "running" in server.get("/")
         server.signal(signal.SIGKILL)
         server.wait(20)
@@ -56,6 +86,13 @@ def test_a_job_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
     with started(tmp_path, "--port", "0", command=serve) as server:
         until(lambda: asked(server, f"/jobs/{id}")["state"] == "done", 60)
         assert asked(server, f"/jobs/{id}")["rows"] == ROWS
+        until(lambda: asked(server, f"/v1/batches/{batch}")["status"] == "completed", 60)
+        output = asked(server, f"/v1/batches/{batch}")["output_file_id"]
+        answers = server.get(f"/v1/files/{output}/content").splitlines()
     lines = (tmp_path / "out/rows.jsonl").read_text().splitlines()
     found = [json.loads(line)["y"] for line in lines]
-    assert found == [[2.0 * row, 2.0, 4.0, 6.0] for row in range(ROWS)]
+    expected = [[2.0 * row, 2.0, 4.0, 6.0] for row in range(ROWS)]
+    assert found == expected
+    read = [json.loads(line) for line in answers]
+    assert [line["custom_id"] for line in read] == [str(row) for row in range(ROWS)]
+    assert [line["response"]["body"]["outputs"]["y"] for line in read] == [[y] for y in expected]

@@ -27,6 +27,7 @@ from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.disclosure import Disclosure, disclosure_of
 from batcher.frontends.endpoints.engine import model_named
 from batcher.frontends.endpoints.jobs import Jobs
+from batcher.frontends.endpoints.openai_batches.routes import Batches
 from batcher.frontends.endpoints.routing import Route, Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.connection import Connection
@@ -96,9 +97,10 @@ class MemoryServer:
         *models: RecordingModel,
         base: Path = Path("nowhere"),
         batch_jobs: Jobs | None = None,
+        batches: Batches | None = None,
         **settings: Any,
     ) -> None:
-        """Serve `models`, by default one that doubles, and `batch_jobs`.
+        """Serve `models`, by default one that doubles, `batch_jobs` and `batches`.
 
         `settings` are those of `config.yaml`, relative to `base`.
         """
@@ -115,7 +117,7 @@ class MemoryServer:
         self.server.traffic.save = lambda *record: succeed(None)  # there is no disk
         cors = Cors(self.settings.cors_origins) if self.settings.cors_origins else None
         disclosure = disclosure_of(self.settings, self.clock.seconds)
-        table = routes(self.server, self.repository, self.settings, disclosure, batch_jobs)
+        table = routes(self.server, self.repository, self.settings, disclosure, batch_jobs, batches)
         self.router = RecordingRouter(table, answer_log, disclosure, cors, self.calls)
         self.front = RecordingFront(
             self.router,

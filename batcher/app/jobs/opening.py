@@ -12,7 +12,14 @@ from batcher.app.jobs.sources import Source
 from batcher.app.jobs.targets import Target
 from batcher.codecs.content import MAX_IMAGE_PIXELS
 from batcher.codecs.row_files.file_reading import FilesReader
-from batcher.codecs.row_files.opening import check_ending, reader_of, writer_of
+from batcher.codecs.row_files.opening import (
+    BATCH_END,
+    check_ending,
+    error_line_of,
+    is_batch,
+    reader_of,
+    writer_of,
+)
 from batcher.core.cores import cores
 from batcher.core.error_text import message
 from batcher.core.portions import RowReader
@@ -84,6 +91,11 @@ def check_names(source: str, output: str) -> None:
             check_ending(source, "the input")
     except ClientError as err:
         raise ConfigError(str(err)) from err
+    if is_batch(source) != is_batch(output):
+        raise ConfigError(
+            f"the output: expected {BATCH_END} at the end of input and output, or of neither; got "
+            f"{output}"
+        )
     _check_apart(source, output)
 
 
@@ -132,7 +144,8 @@ def _opened(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened |
         record = files.finish_again(writer.assemble)
     if record.stage in FINISHED:
         return DoneBefore(record, files)
-    output = JobOutput(files, writer, record, reader.place, asked.text_of)
+    line = error_line_of(path.name, reader.place)
+    output = JobOutput(files, writer, record, line, asked.text_of)
     output.open()
     return Opened(reader, output, files)
 

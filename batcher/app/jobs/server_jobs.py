@@ -6,32 +6,101 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred, DeferredList
 
 from batcher.app.jobs.opening import Asked, DoneBefore, check_names, open_job
 from batcher.app.jobs.sources import source_at
 from batcher.app.jobs.targets import target_at
+from batcher.codecs.row_files.batch_lines import check_batch
+from batcher.config.job_settings import UploadSettings
 from batcher.config.settings import ServerSettings
 from batcher.core.cores import cores
 from batcher.core.error_text import message
+from batcher.core.portions import BatchCheck
 from batcher.core.spec import ModelSpec
-from batcher.errors import BatcherError
+from batcher.errors import BatcherError, ConfigError
+from batcher.serving.jobs.batches import Batches
 from batcher.serving.jobs.board import JobBoard
 from batcher.serving.jobs.entry import Wanted
-from batcher.serving.jobs.server_job import OpenedJob
+from batcher.serving.jobs.server_job import JobFiles, OpenedJob
+from batcher.serving.jobs.uploads import Uploads
 from batcher.serving.jobs.writing import public_text
 from batcher.serving.server import ModelServer
+from batcher.workers.pool import CpuPool
+
+UnixTime = Callable[[], float]
+"""Returns Unix seconds."""
 
 
-def make_board(settings: ServerSettings, base: Path, server: ModelServer) -> JobBoard | None:
+MOST_DISK_TASKS = 256
+"""Reads and writes of clients' files that wait; each file that arrives has one at a time."""
+
+MOST_DISK_BYTES = 64 << 20
+"""Bytes of files that wait to be written."""
+
+_DAY_S = 86_400.0
+
+
+class ServerJobs(NamedTuple):
+    """The jobs of a server. Reactor thread.
+
+    Attributes:
+        board: all jobs.
+        uploads: files that clients have uploaded; None where they may not.
+        batches: batches over these files; None likewise.
+    """
+
+    board: JobBoard
+    uploads: Uploads | None = None
+    batches: Batches | None = None
+
+    def start(self) -> Deferred[Any]:
+        """Read the notes, and go on with the jobs that have not ended."""
+        read = [] if self.uploads is None else [self.uploads.start()]
+        return DeferredList([*read, self.board.start()])
+
+    def stop(self) -> Deferred[Any]:
+        """Send nothing more; fires when the journal of each job is written."""
+        return self.board.stop()
+
+    def close(self) -> None:
+        """Give up files that still arrive or are sent: their clients have had their time."""
+        if self.uploads is not None:
+            self.uploads.disk.stop()
+
+
+def make_jobs(
+    settings: ServerSettings, base: Path, server: ModelServer, unix_time: UnixTime = time.time
+) -> ServerJobs | None:
     """Return the jobs of `server`; None if it takes none. Nothing starts."""
     jobs = settings.jobs
     if jobs is None:
         return None
-    work = base.absolute() / jobs.folder / "work"
+    folder = base.absolute() / jobs.folder
     text_of = message if settings.expose_model_errors else public_text
-    opening = partial(_opened, work, settings.max_image_pixels, text_of)
-    return JobBoard(jobs, base, server, opening, time.time)
+    opening = partial(_opened, folder / "work", settings.max_image_pixels, text_of)
+    wishes = jobs.uploads or UploadSettings()
+    files = JobFiles(opening, partial(_checked, wishes.max_requests))
+    board = JobBoard(jobs, base, server, files, unix_time)
+    if jobs.uploads is None:
+        return ServerJobs(board)
+    bounds = (2, MOST_DISK_TASKS, MOST_DISK_BYTES)
+    disk = CpuPool(*bounds, server.call_from_thread, server.clock, "uploads")
+    keep_s = jobs.keep_days * _DAY_S
+    uploads = Uploads(jobs.uploads, folder / "uploads", keep_s, disk, unix_time)
+    return ServerJobs(board, uploads, Batches(board, uploads, folder / "outputs"))
+
+
+def _checked(most: int, wanted: Wanted, stops: Callable[[], bool]) -> BatchCheck | None:
+    """Look through the requests of a batch. Raises ConfigError. A thread of the job."""
+    assert wanted.batch is not None, "only a batch is checked"
+    try:
+        with open(wanted.input, "rb") as file:
+            return check_batch(file, wanted.batch["endpoint"], most, stops)
+    except OSError as err:
+        raise ConfigError(f"the input: {err}") from err
 
 
 def _opened(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import PurePath
 from typing import BinaryIO
 
 from batcher.codecs.format_table import CSV
+from batcher.codecs.row_files.batch_reading import BatchReader
+from batcher.codecs.row_files.batch_writing import BatchWriter, batch_error
 from batcher.codecs.row_files.npz_reading import NpzReader
 from batcher.codecs.row_files.npz_writing import NpzWriter
 from batcher.codecs.row_files.parquet_reading import ParquetReader
 from batcher.codecs.row_files.parquet_writing import ParquetWriter
 from batcher.codecs.row_files.text_reading import csv_reader, json_lines_reader
 from batcher.codecs.row_files.text_writing import CsvWriter, JsonLinesWriter
-from batcher.core.portions import RowReader, RowWriter, State
+from batcher.core.portions import ErrorLine, RowReader, RowWriter, State, error_line
 from batcher.core.spec import ModelSpec
 from batcher.errors import InvalidInput
 
 JSON_LINES_ENDS = (".jsonl", ".ndjson")
+BATCH_END = ".openai.jsonl"
 KNOWN = "JSON lines (.jsonl), CSV (.csv), numpy arrays (.npz) or Parquet (.parquet)"
 
 
@@ -25,12 +29,18 @@ def check_ending(name: str, what: str) -> None:
 
     A name is checked before anything is read or loaded.
     """
-    if _ending(name) not in (*JSON_LINES_ENDS, ".csv", ".npz", ".parquet"):
+    if _ending(name) not in (*JSON_LINES_ENDS, BATCH_END, ".csv", ".npz", ".parquet"):
         raise InvalidInput(f"{what}: expected {KNOWN}; got {name}")
 
 
+def is_batch(name: str) -> bool:
+    """Return whether the file `name` has requests or answers in OpenAI's form."""
+    return _ending(name) == BATCH_END
+
+
 def _ending(name: str) -> str:
-    return PurePath(name).suffix.lower()
+    lower = name.lower()
+    return BATCH_END if lower.endswith(BATCH_END) else PurePath(lower).suffix
 
 
 def reader_of(
@@ -45,6 +55,8 @@ def reader_of(
         return NpzReader(file, spec)
     if ending == ".parquet":
         return ParquetReader(file, spec)
+    if ending == BATCH_END:
+        return BatchReader(file, spec, max_pixels)
     if ending in JSON_LINES_ENDS:
         return json_lines_reader(file, spec, max_pixels)
     if not CSV.carries_inputs(spec):
@@ -65,6 +77,8 @@ def writer_of(name: str, spec: ModelSpec, state: State) -> RowWriter:
         return NpzWriter(spec, state)
     if ending == ".parquet":
         return ParquetWriter(spec, state)
+    if ending == BATCH_END:
+        return BatchWriter(spec, state, name)
     if ending in JSON_LINES_ENDS:
         return JsonLinesWriter(spec, state)
     if any(tensor.is_ragged or tensor.unpads for tensor in spec.outputs):
@@ -73,3 +87,11 @@ def writer_of(name: str, spec: ModelSpec, state: State) -> RowWriter:
             "JSON lines hold any"
         )
     return CsvWriter(spec, state)
+
+
+def error_line_of(name: str, place: str) -> ErrorLine:
+    """Return what writes the file of errors beside the output `name`.
+
+    `place` says what the places of rows are, such as `line`.
+    """
+    return partial(batch_error, name) if is_batch(name) else partial(error_line, place)

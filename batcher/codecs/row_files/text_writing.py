@@ -138,7 +138,7 @@ class CsvWriter:
             return header.decode() + "\n", text.splitlines(keepends=True)
         # Cells of text may hold ends of lines.
         each = [
-            bytes(csv_answers.encode(_row(answer.response, row), self._spec, with_header=False))
+            bytes(csv_answers.encode(row_of(answer.response, row), self._spec, with_header=False))
             for row in range(len(answer.rows))
         ]
         return header.decode() + "\n", each
@@ -159,6 +159,7 @@ def _line(cells: Sequence[object]) -> bytes:
     return out.getvalue().encode()
 
 
-def _row(response: InferenceResponse, row: int) -> InferenceResponse:
+def row_of(response: InferenceResponse, row: int) -> InferenceResponse:
+    """Return the part of `response` that is the answer to one of its rows."""
     outputs = {name: own_rows(array, row, row + 1) for name, array in response.outputs.items()}
     return InferenceResponse(response.model, response.version, outputs, 0.0, 0.0, 1)

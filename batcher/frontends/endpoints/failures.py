@@ -12,19 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from batcher.codecs.embeddings import MEMBERS
 from batcher.codecs.formats.json_text import to_json
 from batcher.codecs.formats.msgpack_maps import to_msgpack
 from batcher.codecs.negotiation import wants_msgpack
+from batcher.codecs.openai_errors import error_document
 from batcher.errors import (
     BatcherError,
     DeadlineExceeded,
     MethodNotAllowed,
     ModelError,
-    QuotaExceeded,
     RequestTimeout,
     Unavailable,
-    UnknownModel,
 )
 from batcher.frontends.endpoints.call import Fields, Headers, Reply
 from batcher.frontends.endpoints.disclosure import Disclosure
@@ -33,13 +31,8 @@ CLIENT_LEFT = 499
 """Status of a request whose client left before the answer; only log and metrics show it."""
 
 OPENAI_PATHS = ("/v1/embeddings", "/v1/models")
+OPENAI_FOLDERS = ("/v1/files/", "/v1/batches/")
 """Paths of routes in OpenAI's form; all others below `/v1/` are TensorFlow Serving's."""
-
-_OPENAI_TYPES = {429: "rate_limit_error"}
-_OPENAI_CODES: dict[type[BaseException], str] = {
-    UnknownModel: "model_not_found",
-    QuotaExceeded: "rate_limit_exceeded",
-}
 
 FailureReply = Callable[[BaseException, Headers, Disclosure], Reply]
 """Makes the reply of an error.
@@ -87,19 +80,12 @@ def openai_failure_reply(error: BaseException, headers: Headers, disclosure: Dis
     the answer says in each case whether the same request may succeed and has not run.
     """
     status, code, text, extra = describe_failure(error, disclosure, headers.get(b"x-request-id"))
-    member = text.partition(":")[0]
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    document = {
-        "message": text,
-        "type": _OPENAI_TYPES.get(status, kind),
-        "param": member if member in MEMBERS else None,
-        "code": _OPENAI_CODES.get(type(error), code),
-    }
+    document = error_document(error, status, code, text)
     may_repeat = isinstance(error, RequestTimeout) or (
         isinstance(error, Unavailable) and error.retry_after > 0
     )
     extra = (*extra, (b"X-Should-Retry", b"true" if may_repeat else b"false"))
-    return Reply(status, b"application/json", to_json({"error": document}), extra)
+    return Reply(status, b"application/json", to_json(document), extra)
 
 
 _TORCHSERVE_TYPES = {
@@ -124,7 +110,7 @@ def torchserve_failure_reply(
 
 def failure_reply_on(path: str) -> FailureReply:
     """Return the function that makes the reply of an error on `path`, where no route is known."""
-    if path in OPENAI_PATHS:
+    if path in OPENAI_PATHS or f"{path}/".startswith(OPENAI_FOLDERS):
         return openai_failure_reply
     if path.startswith("/predictions/"):
         return torchserve_failure_reply

@@ -16,7 +16,7 @@ from batcher.codecs.formats.json_text import from_json
 from batcher.codecs.heavy import is_heavy
 from batcher.codecs.oip.members import object_of as members_of
 from batcher.core.error_text import brief
-from batcher.errors import Forbidden, InvalidInput
+from batcher.errors import Forbidden, InvalidInput, UnknownJob
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.json_reply import json_reply
 from batcher.frontends.endpoints.oip.control_guard import ControlGuard
@@ -125,7 +125,8 @@ class JobRoutes:
 
     def all(self, call: Call) -> Deferred[Reply]:
         """Answer the status of all jobs. Raises Forbidden. Reactor thread."""
-        return json_reply({"jobs": self._allowed(call).list()})
+        listed = [job for job in self._allowed(call).list() if _is_own(job["id"])]
+        return json_reply({"jobs": listed})
 
     def one(self, call: Call) -> Deferred[Reply]:
         """Answer the status of a job. Raises Forbidden, UnknownJob. Reactor thread."""
@@ -149,7 +150,16 @@ class JobRoutes:
 
 
 def _id(call: Call) -> str:
-    return call.head.arguments["id"]
+    """Return the id in a path. Raises UnknownJob."""
+    id = call.head.arguments["id"]
+    if not _is_own(id):
+        raise UnknownJob(f"expected the id of a job; got {brief(id, 100)}")
+    return id
+
+
+def _is_own(id: str) -> bool:
+    """Return whether `id` is that of a job; a batch is its key's, and has routes of its own."""
+    return id.startswith("job-")
 
 
 def wanted_of(body: dict[str, Any]) -> Wanted:

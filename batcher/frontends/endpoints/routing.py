@@ -15,6 +15,7 @@ from mypy_extensions import mypyc_attr
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
+from batcher.codecs.body_sink import BodySink, OpenSink
 from batcher.core.bounded_cache import BoundedCache
 from batcher.core.frames import clear_all_frames
 from batcher.frontends.endpoints.answer_log import AnswerLog
@@ -44,6 +45,8 @@ class Route:
         operation: what `/openapi.json` says of the route; `operations.py` has the form.
         fast: whether the fast connection calls the endpoint itself; Klein calls all others.
         failure: makes the reply of an error.
+        sink: returns what takes the body of a POST while it arrives; None where bodies are kept.
+            Such a route has no names in its pattern.
     """
 
     method: str
@@ -53,6 +56,7 @@ class Route:
     operation: Operation
     fast: bool = False
     failure: FailureReply = failure_reply
+    sink: OpenSink | None = None
 
 
 Match = tuple[Route, Mapping[str, str]]
@@ -88,6 +92,7 @@ class Router:
         self._cors = cors
         self._patterns = [(route, route.pattern.split("/")) for route in routes]
         self._fast = [row for row in self._patterns if row[0].fast]
+        self._sinks = {route.pattern: route.sink for route in routes if route.sink is not None}
         self._methods = _with_head([route.method for route in routes])
         self._matches: BoundedCache[tuple[str, str], Match | None] = BoundedCache(MAX_MATCH_BYTES)
 
@@ -108,6 +113,14 @@ class Router:
         # Handed beside the callbacks: closures over them would cost more.
         arguments = (route, call, send)
         return deferred.addCallbacks(self._answered, self._failed, arguments, errbackArgs=arguments)
+
+    def sink_of(self, path: str, headers: Headers) -> BodySink | None:
+        """Return what takes the body of a POST on `path`; None if it is kept.
+
+        Raises BatcherError: no such body is wanted.
+        """
+        sink = self._sinks.get(path)
+        return None if sink is None else sink(headers)
 
     def marks(self, headers: Headers) -> Fields:
         """Return the header fields that the answer to a request with `headers` has in any case.
@@ -262,4 +275,4 @@ def _is_segment(text: str) -> bool:
 def marked(reply: Reply, marks: Fields) -> Reply:
     """Return `reply` with the header fields `marks` as well."""
     headers = (*reply.headers, *marks)
-    return Reply(reply.status, reply.content_type, reply.body, headers, reply.model)
+    return Reply(reply.status, reply.content_type, reply.body, headers, reply.model, reply.file)

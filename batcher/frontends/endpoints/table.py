@@ -14,6 +14,7 @@ from batcher.frontends.endpoints.health import HealthRoutes
 from batcher.frontends.endpoints.jobs import JobRoutes, Jobs
 from batcher.frontends.endpoints.oip.control_guard import ControlGuard
 from batcher.frontends.endpoints.oip.table import oip_routes
+from batcher.frontends.endpoints.openai_batches.routes import Batches, BatchRoutes
 from batcher.frontends.endpoints.openapi.native import native_operation
 from batcher.frontends.endpoints.openapi.operations import (
     DOCUMENT,
@@ -37,6 +38,7 @@ def routes(
     settings: ServerSettings,
     disclosure: Disclosure,
     jobs: Jobs | None = None,
+    batches: Batches | None = None,
 ) -> tuple[Route, ...]:
     """Return the table of routes.
 
@@ -46,15 +48,13 @@ def routes(
         settings: of the server.
         disclosure: decides what clients learn of errors.
         jobs: batch jobs; None where the server takes none.
+        batches: files of clients, and jobs over them; None where the server takes none.
     """
     health, pages = HealthRoutes(engine, disclosure), Pages(engine, disclosure, jobs)
-    own = (
-        *_predict_routes(engine, Predict(engine, settings)),
-        *_server_routes(health, pages),
-        *_guarded_routes(engine, control, ControlGuard(settings), disclosure, jobs),
-        *embeddings_routes(engine),
-        *tf_serving_routes(engine, disclosure, settings.max_image_pixels),
-    )
+    native = (*_predict_routes(engine, Predict(engine, settings)), *_server_routes(health, pages))
+    guarded = _guarded_routes(engine, control, ControlGuard(settings), disclosure, jobs, batches)
+    tf_serving = tf_serving_routes(engine, disclosure, settings.max_image_pixels)
+    own = (*native, *guarded, *embeddings_routes(engine), *tf_serving)
     return pages.show(_with_clouds(engine, settings, health, own))
 
 
@@ -75,10 +75,11 @@ def _guarded_routes(
     guard: ControlGuard,
     disclosure: Disclosure,
     jobs: Jobs | None,
+    batches: Batches | None,
 ) -> tuple[Route, ...]:
     """Return the routes of which `guard` checks some."""
     rollouts = RolloutRoutes(engine, control, guard).routes()
-    batch = JobRoutes(jobs, guard).routes()
+    batch = (*JobRoutes(jobs, guard).routes(), *BatchRoutes(batches, guard).routes())
     return (*rollouts, *batch, *oip_routes(engine, control, guard, disclosure))
 
 

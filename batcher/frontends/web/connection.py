@@ -25,7 +25,7 @@ from mypy_extensions import mypyc_attr
 
 from batcher.errors import BatcherError, Unavailable
 from batcher.frontends.web.http11.messages import Refusal
-from batcher.frontends.web.http11.reader import Phase
+from batcher.frontends.web.http11.reader import Phase, RequestReader
 from batcher.frontends.web.outgoing import Outgoing
 from batcher.frontends.web.pipeline import Pipeline
 from batcher.frontends.web.shared import Shared
@@ -228,6 +228,7 @@ class Connection(Pipeline):
             or self._out.blocked
             or len(self._waiting) > 0
             or len(self._reader.rest) > 0
+            or _is_behind(self._reader)
             or self._is_full()
         )
         if pause is self._paused or self._out.closing or self._ended:
@@ -260,6 +261,13 @@ def _hold(connection: Connection) -> None:
     connection._count()
     if connection._reader.held and connection._front.buffers.is_over:
         connection._refuse(connection._front.buffers.error())
+    elif _is_behind(connection._reader):
+        connection._balance()
+
+
+def _is_behind(reader: RequestReader) -> bool:
+    """Return whether the present body is taken more slowly than it arrives."""
+    return reader.sink is not None and reader.sink.is_behind
 
 
 def _read_on(connection: Connection) -> None:

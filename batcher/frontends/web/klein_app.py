@@ -23,7 +23,11 @@ from batcher.frontends.endpoints.call import Call, CallHead, Reply
 from batcher.frontends.endpoints.failures import failure_reply_on
 from batcher.frontends.endpoints.other_routes import route_like
 from batcher.frontends.endpoints.routing import Route, Router, captured, marked, segments_of
+from batcher.frontends.web.file_sending import FileSending
 from batcher.frontends.web.http11.rendering import NO_CONTENT, STANDARD_FIELDS
+
+Written = bytes | Deferred[bytes]
+"""The rest of an answer, and a Deferred of it where a file is sent before."""
 
 
 def klein_app(router: Router, max_body: int) -> Klein:
@@ -40,7 +44,7 @@ def klein_app(router: Router, max_body: int) -> Klein:
             _handler(router, route, max_body)
         )
 
-    def unrouted(request: Any, failure: Failure) -> bytes:
+    def unrouted(request: Any, failure: Failure) -> Written:
         return _answer_unrouted(router, request, _path_as_sent(request, 0), failure.value)
 
     app.handle_errors(HTTPException)(unrouted)
@@ -49,7 +53,7 @@ def klein_app(router: Router, max_body: int) -> Klein:
 
 def _answer_unrouted(
     router: Router, request: Any, path: str, reason: BaseException | None
-) -> bytes:
+) -> Written:
     """Answer a request on `path` that no route takes: `OPTIONS`, or an error for `reason`."""
     head = _call_head(router, request, {})
     reply = router.options(path, head.headers) if head.method == "OPTIONS" else None
@@ -81,11 +85,11 @@ class _StandardSite(Site):
         return super().getResourceFor(request)  # type: ignore[no-untyped-call]  # Twisted's own
 
 
-def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Deferred[bytes]]:
+def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Deferred[Any]]:
     pattern = route.pattern.split("/")
     own = len([segment for segment in pattern if segment])
 
-    def handle(request: Any, **arguments: str) -> Deferred[bytes]:
+    def handle(request: Any, **arguments: str) -> Deferred[Any]:
         # Klein decodes and shortens a path before it looks for the route.
         path = _path_as_sent(request, own)
         if captured(pattern, segments_of(path)) is None:
@@ -136,13 +140,16 @@ def _path_as_sent(request: Any, own: int) -> str:
     return "/" + "/".join(path.split("/")[1 + above :])
 
 
-def _write(reply: Reply, request: Any) -> bytes:
+def _write(reply: Reply, request: Any) -> Written:
     request.setResponseCode(reply.status)
+    nbytes = len(reply.body) if reply.file is None else reply.file.nbytes
     if reply.status != NO_CONTENT:
         request.setHeader(b"Content-Type", reply.content_type)
-        request.setHeader(b"Content-Length", b"%d" % len(reply.body))
+        request.setHeader(b"Content-Length", b"%d" % nbytes)
     for name, value in reply.headers:
         request.responseHeaders.addRawHeader(name, value)
+    if reply.file is not None and request.method != b"HEAD":
+        return FileSending(reply.file, request).send()
     return bytes(reply.body)
 
 

@@ -16,6 +16,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request as WebRequest
 from twisted.web.server import Site
 
+from batcher.codecs.body_sink import BodySink
 from batcher.codecs.content_coding import CodedBody
 from batcher.frontends.web.http11.messages import Request
 from batcher.frontends.web.http11.rendering import PREFIX
@@ -75,6 +76,7 @@ class KleinChannel:
         web: Any = _UnparsedRequest(self, target)
         self._request = web
         body, request.body = request.body, b""
+        assert not isinstance(body, BodySink), "the fast connection calls routes with a sink"
         is_coded = isinstance(body, CodedBody)
         for name, value in request.headers.items():
             if name not in _UNDONE or (is_coded and name == b"content-encoding"):

@@ -17,6 +17,7 @@ from collections import deque
 
 from mypy_extensions import mypyc_attr
 
+from batcher.codecs.body_sink import BodySink
 from batcher.codecs.content import Buffer
 from batcher.frontends.web.exchange import Exchange
 from batcher.frontends.web.http11.messages import Continue, Event, Refusal, Request, size_of
@@ -36,7 +37,7 @@ class Pipeline(TurnOrder):
         self.peer = ""
         self._front = front
         self._max_exchanges = front.limits.pipelined
-        self._reader = RequestReader(front.limits, front.seconds, front.heads)
+        self._reader = RequestReader(front.limits, front.seconds, front.heads, self._sink_of)
         self._out: Outgoing
         self._exchanges: deque[Exchange] = deque()
         self._waiting: deque[Request | Refusal] = deque()
@@ -166,6 +167,16 @@ class Pipeline(TurnOrder):
             self._waiting_bytes += size_of(event)
         else:
             self._start(event)
+
+    def _sink_of(self, path: str, headers: dict[bytes, bytes]) -> BodySink | None:
+        """Return what takes the body of a POST on `path`; None if it is kept.
+
+        Raises BatcherError: no such body is wanted.
+        """
+        sink = self._front.router.sink_of(path, headers)
+        if sink is not None:
+            sink.room = self._balance
+        return sink
 
     def _start(self, event: Request | Refusal) -> None:
         exchange = Exchange(self, event)

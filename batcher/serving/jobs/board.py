@@ -23,12 +23,13 @@ from twisted.python.failure import Failure
 from batcher.config.job_settings import JobSettings
 from batcher.core.error_text import message
 from batcher.core.spec import ModelSpec
-from batcher.errors import Draining, InvalidInput, QueueFull, ServerError, UnknownJob
+from batcher.errors import Draining, InvalidInput, OperatorError, QueueFull, ServerError, UnknownJob
 from batcher.serving.jobs.allowed import allowed_place
 from batcher.serving.jobs.entry import JobEntry, JobState, Wanted
 from batcher.serving.jobs.journal import FINISHED
 from batcher.serving.jobs.notes import JobNotes
-from batcher.serving.jobs.server_job import OpenedJob, OpenJob, ServerJob
+from batcher.serving.jobs.output_files import OutputFiles
+from batcher.serving.jobs.server_job import JobFiles, OpenedJob, OpenJob, ServerJob
 from batcher.serving.jobs.writing import Progress, public_text
 from batcher.serving.server import ModelServer
 from batcher.workers.pool import CpuPool
@@ -55,14 +56,15 @@ class JobBoard:
         settings: JobSettings,
         base: Path,
         server: ModelServer,
-        open_job: OpenJob,
+        files: JobFiles,
         unix_time: Callable[[], float],
     ) -> None:
         """Know no jobs yet; relative paths in `settings` start from `base`."""
         self._settings = settings
         self._base = base.absolute()
         self._server = server
-        self._open_job = partial(_open_allowed, open_job, settings, self._base)
+        open_job = partial(_open_allowed, files.open, settings, self._base)
+        self._files = files._replace(open=open_job)
         self._unix_time = unix_time
         self._entries: dict[str, JobEntry] = {}
         self._running: dict[str, ServerJob] = {}
@@ -91,19 +93,23 @@ class JobBoard:
         Fails with Forbidden or InvalidInput if its files may not be read or written, and with
         QueueFull if too many jobs wait.
         """
+        check = partial(_allowed, wanted, self._settings, self._base)
+        return self._checks.run(0, inf, check).addCallback(self.add, f"job-{uuid4().hex}")
+
+    def add(self, wanted: Wanted, id: str) -> Deferred[dict[str, Any]]:
+        """Note a job whose files may be read and written; fires with its status.
+
+        Raises QueueFull, InvalidInput, and Draining.
+        """
         if self._stops:
             raise Draining("the server is being stopped and takes no more jobs")
-        check = partial(_allowed, wanted, self._settings, self._base)
-        return self._checks.run(0, inf, check).addCallback(self._created)
-
-    def _created(self, wanted: Wanted) -> Deferred[dict[str, Any]]:
         self._forget_old()
         taken = {each.wanted.output for each in self._entries.values() if not each.has_ended}
         if _files_of(wanted.output) & {file for each in taken for file in _files_of(each)}:
             raise InvalidInput(f"output: another job writes {wanted.output}")
         if len(self._entries) >= self._settings.most:
             raise QueueFull(f"{self._settings.most} jobs (jobs.most) have not ended yet")
-        entry = JobEntry(f"job-{uuid4().hex}", wanted, self._unix_time())
+        entry = JobEntry(id, wanted, self._unix_time())
         self._entries[entry.id] = entry
         noted = self._note(entry)
         self._go_on()
@@ -126,6 +132,7 @@ class JobBoard:
         entry = self._found(id)
         running = self._running.get(id)
         if running is not None:
+            entry.cancelling = self._unix_time()
             running.cancelled = True
             running.stop()
             ended: Deferred[dict[str, Any]] = Deferred()
@@ -136,10 +143,14 @@ class JobBoard:
         return succeed(self._status(entry))
 
     def remove(self, id: str) -> Deferred[None]:
-        """Forget a job that has ended; its output stays. Raises UnknownJob, InvalidInput."""
-        if not self._found(id).has_ended:
+        """Forget a job that has ended. Raises UnknownJob, InvalidInput.
+
+        Its output stays; that of a batch, which only the batch names, is removed.
+        """
+        entry = self._found(id)
+        if not entry.has_ended:
             raise InvalidInput(f"job {id}: expected one that has ended: cancel it first")
-        removed = self._disk.run(0, inf, partial(self._notes.remove, id))
+        removed = self._disk.run(0, inf, partial(_forget, self._notes, entry))
         del self._entries[id]
         return removed
 
@@ -187,7 +198,7 @@ class JobBoard:
         entry.rows_before = entry.progress.rows
         self._note(entry)
         began = partial(self._note, entry)
-        running = ServerJob(entry, self._server, self._open_job, began)
+        running = ServerJob(entry, self._server, self._files, began)
         self._running[entry.id] = running
         self._ends[entry.id] = Deferred()
         running.run().addBoth(self._ran, entry, running)
@@ -196,7 +207,7 @@ class JobBoard:
         del self._running[entry.id]
         entry.progress = running.progress
         if isinstance(result, Failure):
-            entry.error = _reason(result.value)
+            entry.error = _reason(result.value, entry)
             _log.warn("job {id} has failed: {why}", id=entry.id, why=message(result.value))
             self._end(entry, JobState.FAILED)
         elif result.stage in FINISHED:
@@ -238,6 +249,8 @@ class JobBoard:
 
 def _allowed(wanted: Wanted, settings: JobSettings, base: Path) -> Wanted:
     """Return what is wanted, as it is to be opened. Disk thread."""
+    if wanted.batch is not None:
+        return wanted  # places of the server's own
     source = allowed_place(wanted.input, settings.inputs, base, "input")
     output = allowed_place(wanted.output, settings.outputs, base, "output")
     return wanted._replace(input=source, output=output)
@@ -258,8 +271,17 @@ def _open_allowed(
     return open_job(_allowed(wanted, settings, base), spec, identity)
 
 
-def _reason(error: object) -> str:
+def _forget(notes: JobNotes, entry: JobEntry) -> None:
+    """Remove the note of a job, and the output of a batch before it. Disk thread."""
+    if entry.wanted.batch is not None:
+        OutputFiles(Path(entry.wanted.output), [""]).remove()
+    notes.remove(entry.id)
+
+
+def _reason(error: object, entry: JobEntry) -> str:
     """Return why a job failed; of a model and of the server no more than in any answer."""
+    if entry.wanted.batch is not None and isinstance(error, OperatorError):
+        return "the server could not run the batch; its log says why"  # with places of its own
     return public_text(error) if isinstance(error, ServerError) else message(error)
 
 

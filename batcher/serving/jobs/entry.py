@@ -49,6 +49,7 @@ class Wanted(NamedTuple):
         output: path or address of what is written.
         csv_header: `present`, `absent`, or empty where the file shows it.
         restart: whether what an earlier job left there is removed first.
+        batch: what a batch in OpenAI's form is besides (`batches.py`); None for any other job.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Wanted(NamedTuple):
     output: str
     csv_header: str = ""
     restart: bool = False
+    batch: dict[str, Any] | None = None
 
 
 class JobEntry:
@@ -73,6 +75,7 @@ class JobEntry:
         began: when it began to run last, in Unix seconds; None before.
         ended: when it ended; None before.
         rows_before: rows that earlier runs had written when this run began.
+        cancelling: when a client has cancelled it, in Unix seconds; None before.
     """
 
     def __init__(self, id: str, wanted: Wanted, created: float) -> None:
@@ -87,6 +90,7 @@ class JobEntry:
         self.began: float | None = None
         self.ended: float | None = None
         self.rows_before = 0
+        self.cancelling: float | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -109,10 +113,15 @@ class JobEntry:
         rate, left = self.rate(now), None
         if self.state is JobState.RUNNING and rate > 0 and self.progress.done > 0:
             left = self.progress.rows / self.progress.done * (1 - self.progress.done) / rate
+        wanted = self.wanted._asdict()
+        batch = wanted.pop("batch")
+        if batch is not None:
+            own = {"stage": self.progress.stage, "cancelling": self.cancelling}
+            wanted["batch"] = batch | own | {"began": self.began}
         return {
             "id": self.id,
             "state": self.state.value,
-            **self.wanted._asdict(),
+            **wanted,
             "version": self.version,
             "rows": self.progress.rows,
             "failed_rows": self.progress.failed,

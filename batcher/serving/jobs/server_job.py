@@ -2,6 +2,8 @@
 
     wait for the model ─► open input and output ─► rows ─► put the output into its store
 
+Of a batch, the requests are checked first: they say which model it is.
+
 The rows are of the bulk class, in requests of a part of a batch, so that they find room in the
 batches of other clients. What answers is looked up for each request, as for any client's: a model
 that is loaded anew goes on, and one that is away for a while is waited for.
@@ -19,10 +21,10 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from batcher.core.error_text import message
-from batcher.core.portions import RowReader
+from batcher.core.portions import BatchCheck, RowReader
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
-from batcher.errors import Draining, ModelNotReady, Unavailable, UnknownModel
+from batcher.errors import Draining, InvalidInput, ModelNotReady, Unavailable, UnknownModel
 from batcher.serving.jobs.answering import Answering
 from batcher.serving.jobs.entry import JobEntry, Wanted
 from batcher.serving.jobs.job import Job, Shape
@@ -72,6 +74,21 @@ class OpenedJob(NamedTuple):
 OpenJob = Callable[[Wanted, ModelSpec, dict[str, Any]], OpenedJob]
 """Opens a job for a model; the last argument says which model it is. Raises BatcherError."""
 
+CheckJob = Callable[[Wanted, Callable[[], bool]], BatchCheck | None]
+"""Looks through the input of a batch; None once the last argument says that nobody waits."""
+
+
+class JobFiles(NamedTuple):
+    """How the files of jobs are read and written.
+
+    Attributes:
+        open: opens a job.
+        check: checks a batch.
+    """
+
+    open: OpenJob
+    check: CheckJob
+
 
 class ServerJob:
     """Runs the job of an entry once. Reactor thread.
@@ -84,15 +101,15 @@ class ServerJob:
         self,
         entry: JobEntry,
         server: ModelServer,
-        open_job: OpenJob,
+        files: JobFiles,
         began: Callable[[], object],
     ) -> None:
-        """Run nothing yet; call `began` when `entry` says which version answers."""
+        """Run nothing yet; call `began` when `entry` says which model, and version, answers."""
         self.cancelled = False
         self._began = began
         self._entry = entry
         self._server = server
-        self._open_job = open_job
+        self._files = files
         call, clock = server.call_from_thread, server.clock
         self._reading, self._writing = (
             CpuPool(1, 4, 1, call, clock, name) for name in ("job-read", "job-write")
@@ -115,7 +132,8 @@ class ServerJob:
 
         Fails with what keeps it from going on.
         """
-        running: Deferred[Any] = maybeDeferred(self._model)
+        running: Deferred[Any] = maybeDeferred(self._check)
+        running.addCallback(lambda _: self._model())
         running.addCallback(self._open).addCallback(self._begin).addCallback(self._send)
         return running.addErrback(self._stopped).addBoth(self._closed)
 
@@ -131,6 +149,26 @@ class ServerJob:
         elif self._later is not None:
             self._later.cancel()
         # What is being opened is closed again as soon as it is open.
+
+    def _check(self) -> Deferred[None] | None:
+        """Learn the model of a batch; fails with InvalidInput if it is none."""
+        wanted = self._entry.wanted
+        if wanted.batch is None or wanted.model:
+            return None
+        check = partial(self._files.check, wanted, lambda: self._stops)
+        return self._reading.run(0, inf, check).addCallback(self._checked)
+
+    def _checked(self, check: BatchCheck | None) -> None:
+        if check is None or self._stops:
+            raise CancelledError
+        wanted = self._entry.wanted
+        assert wanted.batch is not None, "only a batch is checked"
+        faults = [fault._asdict() for fault in check.faults]
+        batch = wanted.batch | {"total": check.requests, "faults": faults}
+        self._entry.wanted = wanted._replace(model="" if faults else check.model, batch=batch)
+        if faults:
+            raise InvalidInput(f"the input: {check.faults[0].message}")
+        self._began()
 
     def _model(self) -> Deferred[ModelVersion]:
         """Return the version that is to answer, once it is ready; fails with UnknownModel."""
@@ -177,7 +215,7 @@ class ServerJob:
         self._later = None
         self._entry.version = version.spec.version
         identity = {"model": version.title, "largest batch": version.settings.max_batch_size}
-        open_job = partial(self._open_job, self._entry.wanted, version.spec, identity)
+        open_job = partial(self._files.open, self._entry.wanted, version.spec, identity)
         return self._reading.run(0, inf, open_job).addCallback(lambda opened: (version, opened))
 
     def _begin(self, found: tuple[ModelVersion, OpenedJob]) -> Progress | Deferred[Progress]:

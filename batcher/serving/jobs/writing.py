@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import NamedTuple
 
 from batcher.core.error_text import message
-from batcher.core.portions import Portion, Position, RowWriter
+from batcher.core.portions import ErrorLine, Portion, Position, RowWriter
 from batcher.errors import MODEL_FAILED, BatcherError, ModelError
 from batcher.serving.jobs.answering import Outcome
 from batcher.serving.jobs.journal import DONE, FINISHING, Record
@@ -72,18 +71,18 @@ class JobOutput:
         files: OutputFiles,
         writer: RowWriter,
         record: Record,
-        place: str,
+        error_line: ErrorLine,
         text_of: Callable[[BatcherError], str] = message,
     ) -> None:
-        """Go on at `record`; `place` says what the places of rows are, such as `line`.
+        """Go on at `record`; `error_line` makes lines of the file of errors.
 
-        `text_of` returns what the file of errors says of an error.
+        `text_of` returns what they say of an error.
         """
         self._text_of = text_of
         self.record = record
         self._files = files
         self._writer = writer
-        self._place = place
+        self._error_line = error_line
 
     @property
     def position(self) -> Position:
@@ -106,7 +105,8 @@ class JobOutput:
         answers = [answer for outcome in answered.outcomes for answer in outcome.answers]
         written = self._writer.write(portion, answers)
         errors |= written.refused
-        lines = b"".join(self._error_line(portion, row, errors[row]) for row in sorted(errors))
+        found = [(portion.places[row], errors[row]) for row in sorted(errors)]
+        lines = b"".join(self._error_line(*each, self._text_of(each[1])) for each in found)
         self._files.append(written.parts, lines)
         self.record = self.record._replace(
             position=portion.after,
@@ -114,10 +114,6 @@ class JobOutput:
             failed=self.record.failed + len(errors),
             done=portion.done,
         )
-
-    def _error_line(self, portion: Portion, row: int, error: BatcherError) -> bytes:
-        line = {self._place: portion.places[row], "code": error.code, "error": self._text_of(error)}
-        return json.dumps(line).encode() + b"\n"
 
     def note(self) -> None:
         """Put on the disk what was appended, and then into the journal how much that is."""

@@ -11,11 +11,10 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from batcher.app.jobs.server_jobs import make_board
+from batcher.app.jobs.server_jobs import make_jobs
 from batcher.config.job_settings import JobSettings
 from batcher.config.settings import ServerSettings
 from batcher.errors import MODEL_FAILED, Draining, Forbidden, InvalidInput, QueueFull, UnknownJob
-from batcher.serving.jobs.board import JobBoard
 from batcher.serving.jobs.entry import STATES, JobState, Wanted
 from batcher.serving.jobs.server_job import BROKEN_S
 from batcher.serving.model_version import ModelState
@@ -40,10 +39,10 @@ class Night:
         self.serving = Serving()
         self.now = 1e9
         self.settings = JobSettings(inputs=("in",), outputs=("out",), **jobs)
-        board = make_board(ServerSettings(jobs=self.settings), folder, self.serving.server)
-        assert board is not None
-        board._unix_time = lambda: self.now  # the board has no other door for it
-        self.board: JobBoard = board
+        settings = ServerSettings(jobs=self.settings)
+        made = make_jobs(settings, folder, self.serving.server, lambda: self.now)
+        assert made is not None
+        self.jobs, self.board = made, made.board
 
     def ready(self) -> None:
         """Load the model and ask it once: from then on bulk waits until time passes."""
@@ -77,7 +76,8 @@ class Night:
         return self.board.status(id)
 
     def end(self) -> None:
-        self.wait(self.board.stop())
+        self.wait(self.jobs.stop())
+        self.jobs.close()
         self.serving.end()
 
 
@@ -277,7 +277,7 @@ def test_each_step_of_a_job_is_one_of_the_table() -> None:
 
 def test_a_server_without_the_setting_has_no_jobs(tmp_path: Path) -> None:
     serving = Serving()
-    assert make_board(ServerSettings(), tmp_path, serving.server) is None
+    assert make_jobs(ServerSettings(), tmp_path, serving.server) is None
     serving.end()
 
 

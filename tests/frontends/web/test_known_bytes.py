@@ -20,7 +20,7 @@ from twisted.web.http_headers import _NameEncoder
 from batcher.codecs import negotiation, response_coding
 from batcher.frontends.endpoints import routing
 from batcher.frontends.endpoints.oip import infer
-from batcher.frontends.web.http11 import heads, reader
+from batcher.frontends.web.http11 import heads, refusals
 from tests.support.http import ROW, MemoryServer, ask
 from tests.support.memory import held_after
 
@@ -203,11 +203,11 @@ def forget(server: MemoryServer, client: Any) -> None:
 def test_a_head_has_a_bounded_number_of_fields_and_short_names() -> None:
     server = MemoryServer()
     for fields, status in (
-        ([(f"X{number}", "v") for number in range(reader.MAX_HEADER_FIELDS - 1)], 200),
-        ([(f"X{number}", "v") for number in range(reader.MAX_HEADER_FIELDS)], 431),
-        ([("Cookie", "a=b")] * reader.MAX_HEADER_FIELDS, 431),
-        ([("X" * reader.MAX_NAME_BYTES, "v")], 200),
-        ([("X" * (reader.MAX_NAME_BYTES + 1), "v")], 431),
+        ([(f"X{number}", "v") for number in range(refusals.MAX_HEADER_FIELDS - 1)], 200),
+        ([(f"X{number}", "v") for number in range(refusals.MAX_HEADER_FIELDS)], 431),
+        ([("Cookie", "a=b")] * refusals.MAX_HEADER_FIELDS, 431),
+        ([("X" * refusals.MAX_NAME_BYTES, "v")], 200),
+        ([("X" * (refusals.MAX_NAME_BYTES + 1), "v")], 431),
     ):
         client = server.connect("loop")
         client.send(ask("/livez", b"", *fields))
@@ -217,7 +217,7 @@ def test_a_head_has_a_bounded_number_of_fields_and_short_names() -> None:
 
 def test_twisted_web_remembers_a_bounded_number_of_names() -> None:
     names = _NameEncoder._MAX_CACHED_HEADERS
-    assert names * 2 * (reader.MAX_NAME_BYTES + 33 + 100) <= NAMES_BYTES
+    assert names * 2 * (refusals.MAX_NAME_BYTES + 33 + 100) <= NAMES_BYTES
 
 
 def test_the_page_of_memory_says_how_much_is_remembered() -> None:

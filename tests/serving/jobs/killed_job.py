@@ -18,7 +18,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from batcher.codecs.row_files.opening import reader_of, writer_of
+from batcher.codecs.row_files.opening import error_line_of, reader_of, writer_of
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array
 from batcher.errors import ModelError
@@ -85,7 +85,7 @@ def main(folder: Path, steps: int, name: str) -> None:
         record = files.finish_again(writer.assemble)
     if record.stage == DONE:
         return
-    output = JobOutput(files, writer, record, reader.place)
+    output = JobOutput(files, writer, record, error_line_of(name, reader.place))
     output.open()
     pools = [CpuPool(1, 4, 1, reactor.callFromThread, reactor) for _ in range(2)]
     made = job.Job(

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from batcher.codecs.row_files.opening import reader_of, writer_of
+from batcher.codecs.row_files.opening import error_line_of, reader_of, writer_of
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array
 from batcher.errors import ConfigError, DeviceLost
@@ -26,6 +26,7 @@ from batcher.workers.pool import CpuPool
 from tests.support.models import model_spec, tensor
 
 SPEC = model_spec((tensor("x", "FP32", (1,)),), (tensor("y", "FP32", (1,)),))
+LINES = error_line_of("out.jsonl", "line")
 
 
 class StepPool:
@@ -68,7 +69,7 @@ class Run:
         reader = reader_of("in.jsonl", source.open("rb"), SPEC, "", 0)
         record = self.files.journal.read()
         record = record or Record({}, RUNNING, reader.begin, 0, 0, 0.0, [0], 0, {})
-        self.output = JobOutput(self.files, writer_of("out.jsonl", SPEC, {}), record, "line")
+        self.output = JobOutput(self.files, writer_of("out.jsonl", SPEC, {}), record, LINES)
         self.output.open()
         pools = cast("tuple[CpuPool, CpuPool]", (self.reading, self.writing))
         answering = Answering(self.infer, self.clock)

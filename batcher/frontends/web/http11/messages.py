@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, final
 
+from batcher.codecs.body_sink import BodySink
 from batcher.codecs.content_coding import Body
 from batcher.errors import BatcherError
 
@@ -99,5 +100,7 @@ Event = Request | Continue | Refusal
 
 
 def size_of(event: Request | Refusal) -> int:
-    """Return the bytes of the body that `event` carries."""
-    return len(event.body) if type(event) is Request else 0
+    """Return the bytes of the body that `event` keeps in memory; a sink's are on their way out."""
+    if type(event) is not Request or isinstance(event.body, BodySink):
+        return 0
+    return len(event.body)

@@ -29,11 +29,20 @@ from httptools import (
     HttpRequestParser,
 )
 
+from batcher.codecs.body_sink import BodySink, FindSink
 from batcher.codecs.content_coding import Body, BodyDecoder, Identity, body_decoder, too_large
-from batcher.errors import BatcherError, HeadersTooLarge, MalformedHttp, RequestTimeout, UriTooLong
+from batcher.errors import BatcherError, MalformedHttp, RequestTimeout, UriTooLong
 from batcher.frontends.web.http11.head_check import head_error, head_without_upgrade, must_close
 from batcher.frontends.web.http11.heads import SharedHeads
 from batcher.frontends.web.http11.messages import Continue, Event, Refusal, Request, RequestHead
+from batcher.frontends.web.http11.refusals import (
+    MAX_HEADER_FIELDS,
+    MAX_NAME_BYTES,
+    headers_too_large,
+    late_body,
+    late_head,
+    wrong_fields,
+)
 from batcher.frontends.web.http11.target import split_target
 from batcher.frontends.web.limits import Limits
 
@@ -43,14 +52,6 @@ _PARSED_ALWAYS = frozenset(
 """Headers whose requests are parsed each time: the body has another length than its bytes, the
 client expects something before it, or the head comes but once and would take the place of others.
 """
-
-MAX_HEADER_FIELDS = 128
-"""Most header fields of a request; browsers behind several proxies send 50, and each field costs
-more than a microsecond, and some 200 bytes besides its text.
-"""
-
-MAX_NAME_BYTES = 256
-"""Most bytes of a field's name: twisted.web remembers 10,000 names for ever."""
 
 SLICE_BYTES = 8192
 """Most bytes that are read at once, unless they are a body that is only kept. In the worst case,
@@ -81,6 +82,7 @@ class RequestReader:
         began: when the present request began, in seconds.
         since: when the present phase began, less the time in which nothing was read, in seconds.
         body_bytes: bytes of the present body that have arrived, as they were sent.
+        sink: what takes the present body; None where it is kept.
         rest: bytes that were not read yet; they are to be fed next, before all others.
     """
 
@@ -89,8 +91,10 @@ class RequestReader:
         limits: Limits,
         seconds: Callable[[], float],
         heads: SharedHeads,
+        sink_of: FindSink | None = None,
     ) -> None:
-        """Read within `limits`, by the clock `seconds`."""
+        """Read within `limits`, by the clock `seconds`; bodies go where `sink_of` says."""
+        self._sink_of = sink_of
         self._heads = heads
         self._limits = limits
         self._seconds = seconds
@@ -119,6 +123,7 @@ class RequestReader:
         self.body_bytes = 0
         self._body_left = 0  # bytes of a body that is only kept, as it was sent
         self._decoder: BodyDecoder | None = None
+        self.sink: BodySink | None = None
 
     def renew(self, limits: Limits) -> None:
         """Read within `limits` from now on, and forget the head that repeats."""
@@ -170,7 +175,7 @@ class RequestReader:
             self._refuse(MalformedHttp(f"expected {expected}: {err}"))
         too_many = self._silent_bytes > self._limits.header + self._limits.uri
         if too_many and self.phase in (_HEAD, _BODY):
-            self._refuse(_header_error(self._limits))
+            self._refuse(headers_too_large(self._limits))
 
     @property
     def held(self) -> int:
@@ -187,18 +192,12 @@ class RequestReader:
         """Return why to refuse a request that arrives too slowly; None if it does not."""
         limits = self._limits
         if self.phase is _HEAD and now - self.since > limits.header_timeout:
-            return RequestTimeout(
-                f"expected the whole head within {limits.header_timeout:g} s; got a part of it"
-            )
+            return late_head(limits)
         if (
             self.phase is _BODY
             and now - self.since > limits.body_timeout + self.body_bytes / limits.body_rate
         ):
-            return RequestTimeout(
-                f"expected a body within {limits.body_timeout:g} s or at {limits.body_rate} "
-                "bytes/s; "
-                f"got {self.body_bytes} bytes in {now - self.since:.0f} s",
-            )
+            return late_body(limits, self.body_bytes, now - self.since)
         return None
 
     def refuse(self, error: BatcherError) -> Refusal:
@@ -216,8 +215,8 @@ class RequestReader:
         Reader and parser hold each other, so without this the body would stay until Python looks
         for cycles.
         """
-        self._body = self.rest = b""
-        self._decoder = None
+        self.rest = b""
+        _drop_body(self)
 
     # What httptools calls.
 
@@ -247,16 +246,11 @@ class RequestReader:
             return  # a trailer, or behind a refusal
         self._head_bytes += len(name) + len(value) + 4
         self._fields += 1
-        if self._fields > MAX_HEADER_FIELDS:
-            expected = f"at most {MAX_HEADER_FIELDS} header fields"
-            self._refuse(HeadersTooLarge(f"expected {expected}; got more"))
-            return
-        if len(name) > MAX_NAME_BYTES:
-            expected = f"names of header fields of at most {MAX_NAME_BYTES} bytes"
-            self._refuse(HeadersTooLarge(f"expected {expected}; got {len(name)}"))
+        if self._fields > MAX_HEADER_FIELDS or len(name) > MAX_NAME_BYTES:
+            self._refuse(wrong_fields(self._fields, len(name)))
             return
         if self._head_bytes > self._limits.header:
-            self._refuse(_header_error(self._limits))
+            self._refuse(headers_too_large(self._limits))
             return
         key, value = name.lower(), value.strip(b" \t")
         self._hosts += key == b"host"
@@ -299,7 +293,7 @@ class RequestReader:
         if self.phase is not _BODY:
             return
         body, self._body = self._body, b""
-        decoder, self._decoder = self._decoder, None
+        decoder, self._decoder, self.sink = self._decoder, None, None
         try:
             whole: Body = body if decoder is None else decoder.finish()
         except BatcherError as err:
@@ -320,6 +314,7 @@ class RequestReader:
             isinstance(event, Request)
             and event.head.keep_alive
             and self.phase is _IDLE
+            and not isinstance(event.body, BodySink)
             and data[0] not in b"\r\n"
             and not _PARSED_ALWAYS.intersection(event.head.headers)
             and data.find(b"\r\n\r\n") + 4 + len(event.body) == len(data)
@@ -357,17 +352,11 @@ class RequestReader:
             return error
         chunked = b"transfer-encoding" in headers
         length = int(headers.get(b"content-length", b"0"))
-        if length > self._limits.body:
-            return too_large(self._limits.body)
-        coding = headers.get(b"content-encoding")
         try:
             self._path, self._query = split_target(self._target, self._method)
-            if coding is not None:
-                self._decoder = body_decoder(coding.decode("latin-1"), self._limits.body)
-            elif chunked:
-                self._decoder = Identity(self._limits.body)
-            else:
-                self._body_left = length
+            if self._sink_of is not None and self._method == b"POST":
+                self.sink = self._sink_of(self._path, headers)
+            _expect_body(self, length, chunked)
         except BatcherError as err:
             return err
         waits = headers.get(b"expect", b"").lower() == b"100-continue"
@@ -379,8 +368,7 @@ class RequestReader:
         if self.phase is not _CLOSED:
             began = self.began if self.phase is not _IDLE else self._seconds()
             self.phase = _CLOSED
-            self._body = b""
-            self._decoder = None
+            _drop_body(self)
             method = self._method.decode("latin-1")
             self._events.append(Refusal(error, self._headers, began, self._target, method))
 
@@ -389,7 +377,24 @@ def _is_closed(reader: RequestReader) -> bool:
     return reader.phase is _CLOSED
 
 
-def _header_error(limits: Limits) -> HeadersTooLarge:
-    return HeadersTooLarge(
-        f"expected header fields of at most {limits.header} bytes together; got more"
-    )
+def _expect_body(reader: RequestReader, length: int, chunked: bool) -> None:
+    """Decide where the body goes, which the head says is so long. Raises BatcherError."""
+    sink, limit = reader.sink, reader._limits.body
+    if length > (limit if sink is None else sink.limit):
+        raise too_large(limit if sink is None else sink.limit)
+    coding = reader._headers.get(b"content-encoding")
+    reader._body_left = 0 if chunked or coding is not None else length
+    if sink is not None:
+        reader._decoder = sink
+    elif coding is not None:
+        reader._decoder = body_decoder(coding.decode("latin-1"), limit)
+    elif chunked:
+        reader._decoder = Identity(limit)
+
+
+def _drop_body(reader: RequestReader) -> None:
+    reader._body = b""
+    reader._decoder = None
+    if reader.sink is not None:
+        reader.sink.close()
+        reader.sink = None

@@ -22,13 +22,8 @@ from batcher.errors import (
     TooLarge,
     UriTooLong,
 )
-from batcher.frontends.web.http11.reader import (
-    MAX_HEADER_FIELDS,
-    Phase,
-    Refusal,
-    Request,
-    RequestReader,
-)
+from batcher.frontends.web.http11.reader import Phase, Refusal, Request, RequestReader
+from batcher.frontends.web.http11.refusals import MAX_HEADER_FIELDS
 from tests.support.reading import (
     LIMITS,
     cut,
