@@ -105,6 +105,7 @@ def test_inference_routes_tell_their_formats_headers_and_every_status_of_an_erro
         "431",
         "500",
         "501",
+        "502",
         "503",
         "504",
     ]
