@@ -60,7 +60,7 @@ class SmallModel(Servable):
     def __init__(self, name: str, random: Random, clock: Clock) -> None:
         """Make a model `x * factor + offset`."""
         none: Any = None  # nothing here is large
-        pools = Pools(none, none, none, none)
+        pools = Pools._make([none] * len(Pools._fields))
         spec = model_spec((X,), (Y,), name=name)
         super().__init__(spec, 4, 10.0, pools, clock.seconds)
         self.factor, self.offset = random.randint(1, 3), random.randint(-2, 2)
