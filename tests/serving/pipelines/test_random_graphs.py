@@ -81,9 +81,9 @@ class SmallModel(Servable):
     def _predict(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
         if poisoned(inputs["x"]).any():
             raise ValueError("poison")
-        return {"y": self.answer(inputs["x"])}
+        return {"y": self.result_of(inputs["x"])}
 
-    def answer(self, values: Array) -> Array:
+    def result_of(self, values: Array) -> Array:
         """Return what the model makes of `values`."""
         return np.asarray(values * self.factor + self.offset, np.float32)
 
@@ -185,7 +185,7 @@ class World:
             fails = fails or bool(poisoned(inputs[mask]).any())
             other = step.otherwise.get("y", "x")
             instead = known[other] if isinstance(other, str) else np.full(len(values), 5, "<f4")
-            made = self.models[step.model].answer(inputs)
+            made = self.models[step.model].result_of(inputs)
             known[f"{step.name}.y"] = np.where(mask, made, instead)
         return {name: known[reference] for name, reference in self.plan.outputs.items()}, fails
 
