@@ -38,11 +38,11 @@ NO_CUDA := $(VENV)/no_cuda
 models: $(VENV)/.models
 	LD_LIBRARY_PATH=$(CURDIR)/$(NO_CUDA)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH} $(BIN)/python -m pytest tests/integration/models -rs
 
-# The rooms of the compiled modules, with the sources of these modules in their place. Not the figures of overload: whole
-# minutes are simulated for each of them, and they are the same, compiled or not.
+# The rooms of the compiled modules, with the sources of these modules in their place; not the folders without a compiled module.
+# Not the figures of overload: whole minutes are simulated for each of them, and they are the same, compiled or not.
 test-python: $(VENV)/.test
 	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/batching tests/codecs/oip tests/codecs/formats/test_octet_stream.py tests/core tests/frontends tests/serving \
-		--ignore tests/batching/test_scheduler_overload.py
+		--ignore tests/batching/test_scheduler_overload.py $(addprefix --ignore tests/serving/,canaries jobs monitoring repository)
 
 # Faults under load, each for a minute; `make test` has them for seconds. What was measured is shown at the end.
 chaos: $(VENV)/.test
