@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import pytest
+
 from tests.codecs.test_form_upload import form_of, part
 from tests.end_to_end.processes import Process, started, until, write_model
 
@@ -56,6 +58,7 @@ def uploaded(server: Process) -> str:
         return id
 
 
+@pytest.mark.long
 def test_jobs_and_batches_go_on_after_the_server_was_killed(tmp_path: Path) -> None:
     write_model(tmp_path / "models", "double", SOURCE)
     (tmp_path / "config.yaml").write_text(CONFIG)
