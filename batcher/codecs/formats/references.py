@@ -101,13 +101,27 @@ def with_files(document: Any, spec: ModelSpec, files: Files, limits: DecodingLim
         raise Unfetched([place.address for place in places])
     _check_pictures(places, files)
     count = Counter(place.tensor.name for place in places)
+    known: dict[tuple[str, str, bool], tuple[Any, int, int]] = {}
+    taken: Counter[str] = Counter()
     for holder, key, tensor, address, rows in places:
-        array = rows_of_file(files, address, tensor, limits, is_row=rows > 0)
-        value: Any = array[0] if rows else array
-        # Beside rows that are lists, an array is no row.
-        is_mixed = isinstance(value, np.ndarray) and 0 < count[tensor.name] < rows
-        holder[key] = value.tolist() if is_mixed or isinstance(value, np.generic) else value
+        # A file of which a short body makes thousands of rows is read once.
+        of = tensor.name, address, rows > 0
+        if of not in known:
+            array = rows_of_file(files, address, tensor, limits, is_row=rows > 0)
+            # Beside rows that are lists, an array is no row.
+            is_mixed = 0 < count[tensor.name] < rows
+            known[of] = _value(array, rows > 0, is_mixed), max(rows, len(array)), array.nbytes
+        holder[key], all_rows, nbytes = known[of]
+        taken[tensor.name] += nbytes
+        limits.check(all_rows, taken[tensor.name], tensor.name)
     return document
+
+
+def _value(array: Array, is_row: bool, is_mixed: bool) -> Any:
+    """Return what stands in a document for the rows of a file."""
+    value: Any = array[0] if is_row else array
+    is_listed = isinstance(value, np.generic) or (is_mixed and isinstance(value, np.ndarray))
+    return value.tolist() if is_listed else value
 
 
 def rows_of_file(

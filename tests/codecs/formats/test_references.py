@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from io import BytesIO
 from typing import Any
+from unittest.mock import Mock
 
 import msgpack
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from batcher.codecs.content import Content, Files
 from batcher.codecs.format_table import JSON, JSON_LINES, MSGPACK, Format
+from batcher.codecs.formats import references
 from batcher.codecs.formats.references import Unfetched, is_long_text, may_name_files
 from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.spec import Array, ModelSpec
@@ -175,6 +177,24 @@ def test_pixels_of_all_pictures_are_counted_before_one_is_decoded() -> None:
         decode(many, PICTURE, files=few)
     with pytest.raises(TooLarge, match="those of 1 rows"):
         decode({"inputs": {"x": ref("long.json")}}, limits=DecodingLimits(1, 1 << 30))
+
+
+@pytest.mark.parametrize("others", [[], [[0, 1, 2, 3]]], ids=["files", "beside_a_list"])
+@pytest.mark.parametrize("name", ["row.npy", "row.json"])
+def test_a_file_that_is_named_often_is_read_once_and_counted_each_time(
+    name: str, others: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Mock(side_effect=references.rows_of_file)
+    monkeypatch.setattr(references, "rows_of_file", read)
+    document = {"instances": [ref(name)] * 10 + others}
+    with pytest.raises(TooLarge, match="144 bytes"):
+        decode(document, limits=DecodingLimits(100, 9 * 16 - 1))
+    read.assert_called_once()
+    with pytest.raises(TooLarge, match=f"{10 + len(others)} rows"):
+        decode(document, limits=DecodingLimits(9, 1 << 20))
+    right = decode(document, limits=DecodingLimits(11, 11 * 16))["x"]
+    assert len(right) == 10 + len(others)
+    assert read.call_count == 3
 
 
 @pytest.mark.parametrize(
