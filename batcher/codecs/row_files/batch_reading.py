@@ -8,7 +8,7 @@ full; one of several rows is sent by itself.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from batcher.codecs.embeddings import Wish, embedder_of, inputs_for, wish_of
 from batcher.codecs.formats.json_documents import inputs_of, pixels_of
@@ -17,11 +17,14 @@ from batcher.codecs.row_files.batch_lines import EMBEDDINGS, BatchLine, WrongLin
 from batcher.codecs.row_files.grouping import Inputs, merged
 from batcher.codecs.row_files.lines import BEGIN, PORTION_BYTES, LineReader, TextLine
 from batcher.codecs.row_files.text_reading import LEAST_GOOD
-from batcher.core.decoding_limits import NO_LIMITS
+from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.error_text import brief
 from batcher.core.portions import Group, Place, Portion, Position
 from batcher.core.spec import ModelSpec, check_inputs
 from batcher.errors import BatcherError, ClientError, InvalidInput
+
+_LIMITS: Final = DecodingLimits(max_bytes=256 << 20)
+"""What one request may become, as a queue's bound usually is: many small pictures fit in a line."""
 
 
 class _Asked(NamedTuple):
@@ -111,7 +114,7 @@ class BatchReader:
             raise InvalidInput(f"{expected}; got {brief(found.model)}")
         if found.url != EMBEDDINGS:
             max_pixels = pixels_of(line.text, self._spec, self._max_pixels)
-            return inputs_of(found.body, self._spec, NO_LIMITS, max_pixels), None
+            return inputs_of(found.body, self._spec, _LIMITS, max_pixels), None
         if self._embedder is None:
             raise InvalidInput(f"model: expected one that makes embeddings; got {found.model}")
         wish = wish_of(found.body)

@@ -17,7 +17,9 @@ from batcher.codecs.row_files.opening import error_line_of
 from batcher.core.portions import Answer, BatchCheck, Portion
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import ModelSpec
-from batcher.errors import ModelError
+from batcher.errors import ModelError, TooLarge
+from tests.codecs.formats.test_base64_pictures import b64
+from tests.support.codec_inputs import encoded, picture_spec, pixels
 from tests.support.models import model_spec, tensor
 
 EMBEDDINGS, PREDICT = "/v1/embeddings", "/models/m/predict"
@@ -104,6 +106,13 @@ def test_a_request_that_cannot_be_sent_keeps_its_custom_id() -> None:
     assert portion.groups == []
     (numbers,) = read(NUMBERS, 4, asked("a", input="x"))
     assert "makes embeddings" in str(numbers.bad[0])
+
+
+def test_a_request_of_many_small_pictures_is_refused_before_they_are_decoded() -> None:
+    spec = picture_spec((3, 2000, 2000), dtype="FP32")
+    body = {"inputs": {"x": [b64(encoded(pixels(channels=3)))] * 6}}
+    (portion,) = read(spec, 4, asked("a", PREDICT, **body))
+    assert isinstance(portion.bad[0], TooLarge)
 
 
 def response(**outputs: Any) -> InferenceResponse:
