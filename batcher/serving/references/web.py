@@ -78,17 +78,28 @@ class WebSource:
     def read(self, name: str, tag: str, fetch: Fetch) -> Fetched | None:
         """Return the file at the address `name`, see `Source`."""
         reference, is_private = self._sources.find(name)
-        for _ in range(MAX_REDIRECTIONS + 1):
-            answer = self._ask(reference, is_private, tag, fetch)
+        for hop in range(MAX_REDIRECTIONS + 1):
+            # A tag belongs to one address: where another one leads to may change.
+            answer = self._ask(reference, is_private, "" if hop else tag, fetch)
             if not isinstance(answer, str):
-                return answer
-            try:
-                moved = urljoin(f"{reference.scheme}://{_host_of(reference)}/", reference.path)
-                reference, is_private = self._sources.find(urljoin(moved, answer))
-            except (ValueError, InvalidInput):
-                expected = "a file; got a redirection to outside of input_sources"
-                raise failed(reference.address, expected, brief(answer, 200)) from None
+                return Fetched(answer.content, "") if hop and answer is not None else answer
+            reference, is_private = self._moved(reference, answer)
         raise failed(reference.address, f"at most {MAX_REDIRECTIONS} redirections; got more")
+
+    def _moved(self, reference: Reference, to: str) -> tuple[Reference, bool]:
+        """Return the address `to`, where `reference` leads, and whether it may be a private one.
+
+        Raises InputSourceFailed: no prefix of a web server is above it.
+        """
+        try:
+            here = urljoin(f"{reference.scheme}://{_host_of(reference)}/", reference.path)
+            found = self._sources.find(urljoin(here, to))
+            if found[0].scheme in WEB_PORTS:
+                return found
+        except (ValueError, InvalidInput):
+            pass
+        expected = "a file; got a redirection to outside of input_sources"
+        raise failed(reference.address, expected, brief(to, 200))
 
     def _ask(
         self, reference: Reference, is_private: bool, tag: str, fetch: Fetch
@@ -222,7 +233,8 @@ def _body(response: HTTPResponse, reference: Reference, fetch: Fetch) -> bytes:
     """Return the body. Raises TooLarge, HTTPException, OSError."""
     length, pieces, count = response.length, list[bytes](), 0
     fetch.check_size(length or 0, reference.address)
-    while piece := response.read1(_READ_BYTES):
+    # Not `read1`: a server that sends two bytes in a chunk would have each kept as an object.
+    while piece := response.read(min(_READ_BYTES, fetch.max_bytes - count + 1)):
         pieces.append(piece)
         count += len(piece)
         fetch.check_size(count, reference.address)

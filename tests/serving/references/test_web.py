@@ -6,6 +6,7 @@ import socket
 import ssl
 from ipaddress import ip_address
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -70,7 +71,7 @@ class Web:
         self.events: list[str] = []
         self.now = 100.0
         sources = InputSources(
-            ["http://photos.example/in/", "http://other.example/"],
+            ["http://photos.example/in/", "http://other.example/", "s3://photos/in/"],
             ["http://inside.example/", "http://10.0.0.5/"],
         )
         self.source = WebSource(sources, self._resolve, self._connect)
@@ -161,6 +162,7 @@ def test_a_redirection_is_followed_below_the_prefixes_and_checked_anew() -> None
         "../private",
         "https://photos.example/in/1",
         "file:///etc/passwd",
+        "s3://photos/in/1",
         "http://photos.example:22/in/1",
         "http://u:p@photos.example/in/1",
         "2?x=1",
@@ -189,6 +191,25 @@ def test_a_file_that_has_not_changed_is_not_sent_again() -> None:
     web = Web(b"HTTP/1.1 304 Not Modified\r\n\r\n")
     assert web.read(tag='"v1"') is None
     assert b'If-None-Match: "v1"\r\n' in web.connections[0].sent
+
+
+def test_the_tag_of_one_address_is_not_taken_for_that_of_another() -> None:
+    web = Web()
+    first, second = web.connections = [Connection(moved("2")), Connection(OK)]
+    assert web.read(tag='"v1"') == Fetched(b"abc", "")
+    assert b"If-None-Match" in first.sent
+    assert b"If-None-Match" not in second.sent
+
+
+def test_a_file_in_tiny_chunks_takes_no_more_memory_than_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    join = Mock(side_effect=b"".join)
+    monkeypatch.setattr("batcher.serving.references.web.joined_bytes", join)
+    chunks = b"2\r\nab\r\n" * 100 + b"0\r\n\r\n"
+    web = Web(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+    assert web.read() == Fetched(b"ab" * 100, "")
+    join.assert_called_once_with([b"ab" * 100])
 
 
 @pytest.mark.parametrize(
