@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,12 @@ def test_corners_are_cut_off_at_the_edges_and_what_has_no_pixel_makes_no_row() -
     assert found["crops"][0].tolist() == SLOPE[:, :5].tolist()
 
 
+def test_a_picture_without_channels_has_no_pixel_and_makes_no_row() -> None:
+    corners = np.array([[6, 2], [16, 4], [15, 9], [5, 7]], np.float32)
+
+    assert cut(SLOPE[..., :0], corners)[COUNTS].tolist() == [0]
+
+
 def test_a_tall_crop_is_turned_to_the_left_in_both_layouts() -> None:
     tall, wide = corners_of(0, 0, 4, 6), corners_of(0, 0, 6, 4)
 
@@ -138,6 +145,34 @@ def test_a_picture_that_cannot_be_resized_is_the_fault_of_the_request(
 
     with pytest.raises(error, match="expected pictures of at"):
         step.run({"image": np.zeros((1, *shape), np.uint8)})
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_a_picture_of_other_channels_than_mean_and_std_is_the_fault_of_the_request(
+    channels: int,
+) -> None:
+    step = Resize(ResizeOptions(height=2, mean=(1, 2, 3)))
+
+    with pytest.raises(InvalidInput, match=f"of 3 channels, .*; got {channels}"):
+        step.run({"image": np.zeros((1, channels, 2, 2), np.uint8)})
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_strip_as_long_as_a_body_may_be_takes_no_more_memory_than_it_has(turned: bool) -> None:
+    strip = np.broadcast_to(np.arange(300_000, dtype=np.float32)[:, None], (1, 300_000, 1))
+    image = strip.transpose(1, 0, 2) if turned else strip
+
+    tracemalloc.start()
+    try:
+        found = resized(image, 48, 4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < image.nbytes  # the other way round it has 40 times as many
+    between = found[:, 0, 0] if turned else found[0, :, 0]
+    step = 300_000 / len(between)
+    assert between == pytest.approx((np.arange(len(between)) + 0.5) * step - 0.5)
 
 
 def test_a_turn_by_a_quarter_is_clockwise() -> None:

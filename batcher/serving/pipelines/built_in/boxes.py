@@ -123,7 +123,7 @@ def _cut_corners(image: Array, boxes: Array, most: int, found: list[tuple[Array,
     # Convex: at each corner the way turns to the same side.
     after = np.roll(sides, -1, 1)
     turns = sides[..., 0] * after[..., 1] - sides[..., 1] * after[..., 0]
-    is_whole = (turns > 0).all(1) | (turns < 0).all(1)
+    is_whole = ((turns > 0).all(1) | (turns < 0).all(1)) & (image.size > 0)
     pixels: Array | None = None
     for place in np.flatnonzero(is_whole & (wide > 0) & (high > 0)).tolist():
         box = corners[place]

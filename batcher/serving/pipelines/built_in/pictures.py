@@ -93,6 +93,12 @@ class Resize(BuiltIn):
         options = self._options
         if not picture.size:  # it has no pixel that could be repeated
             raise InvalidInput("image: expected pictures of at least one pixel; got none")
+        # Their number may be free until a request comes; one channel would become several.
+        if counts := {len(options.mean), len(options.std)} - {1, picture.shape[2]}:
+            raise InvalidInput(
+                f"image: expected pictures of {max(counts)} channels, as `mean` and `std` have "
+                f"values; got {picture.shape[2]}"
+            )
         found = resized(picture, options.height, inner)
         if self._is_float:
             scale, mean = np.float32(options.scale), np.asarray(options.mean, "<f4")

@@ -28,8 +28,13 @@ def resized(image: Array, height: int, width: int) -> Array:
     """Return `image` with `height` rows and `width` columns of pixels."""
     if image.shape[:2] == (height, width):
         return image
-    rows = _between(image, height, 0)
-    return _rounded(_between(rows, width, 1), image.dtype)
+    # The way round with less between: a strip of one row, as long as a body may be, would first
+    # become `height` of them.
+    if image.shape[0] * width < height * image.shape[1]:
+        found = _between(_between(image, width, 1), height, 0)
+    else:
+        found = _between(_between(image, height, 0), width, 1)
+    return _rounded(found, image.dtype)
 
 
 def warped(image: Array, corners: Array, height: int, width: int) -> Array:
