@@ -142,19 +142,18 @@ def test_a_blank_page_runs_neither_directions_nor_reader(server: Process) -> Non
     assert after[1:] == before[1:]
 
 
-def test_lines_of_pages_of_different_sizes_share_batches(
-    server: Process, own: dict[str, Lines]
-) -> None:
+def test_lines_of_pages_of_different_sizes_share_batches(server: Process) -> None:
+    sizes = [(400, 300), (640, 480), (300, 500), (500, 500), (720, 560)]
+    images = {f"Page {width}": page(width, height, f"Page {width}") for width, height in sizes}
     before = {name: batches(server, name) for name in LINE_MODELS}
 
-    read(server, pages())
+    found = read(server, images)
 
-    lines = sum(len(texts) for texts, *_ in own.values())
-    with_lines = sum(bool(texts) for texts, *_ in own.values())
+    assert sum(len(texts) for texts, *_ in found.values()) == len(images)
     for name in LINE_MODELS:
         count, rows = np.subtract(batches(server, name), before[name])
-        assert rows == lines
-        assert count < with_lines  # as many batches as pages would be one page a batch
+        assert rows == len(images)
+        assert count < len(images)
 
 
 def test_a_picture_is_sent_as_a_file(server: Process, own: dict[str, Lines]) -> None:
