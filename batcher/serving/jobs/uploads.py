@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 from weakref import WeakSet, finalize
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from batcher.config.job_settings import UploadSettings
@@ -231,19 +231,23 @@ class Uploads:
         return self._folder / f"{id}{END}"
 
     def remove(self, id: str, owner: str, in_use: set[str]) -> Deferred[Any]:
-        """Remove a file of `owner`. Raises UnknownJob; or InvalidInput: it is one `in_use`."""
+        """Remove a file of `owner`.
+
+        Raises UnknownJob; InvalidInput: it is one `in_use`; QueueFull: it is still there.
+        """
         self.find(id, owner)
         if id in in_use:
             raise InvalidInput(f"file {id}: expected one that no batch waits for: cancel it first")
+        removed: Deferred[Any] = self.disk.run(0, inf, partial(_remove, self.path(id)))
         del self._files[id]
-        return self.disk.run(0, inf, partial(_remove, self.path(id)))
+        return removed
 
     def sweep(self, in_use: set[str]) -> None:
         """Remove the files whose time is over, but those `in_use`."""
         now = self._unix_time()
         for file in list(self._files.values()):
             if file.expires <= now and file.id not in in_use:
-                removed = self.remove(file.id, file.owner, in_use)
+                removed = maybeDeferred(self.remove, file.id, file.owner, in_use)
                 removed.addErrback(lambda failure: _log.warn("{why}", why=failure.value))
 
 

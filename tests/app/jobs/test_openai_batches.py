@@ -6,14 +6,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from batcher.codecs.row_files.batch_lines import EMBEDDINGS
-from batcher.errors import InvalidInput, TooLarge, Unavailable, UnknownJob
+from batcher.errors import InvalidInput, QueueFull, TooLarge, Unavailable, UnknownJob
+from batcher.frontends.endpoints.openai_batches.upload import Upload
 from batcher.serving.jobs.batches import AskedBatch, Batches
 from batcher.serving.jobs.uploads import END, Uploads
 from tests.app.jobs.test_server_jobs import BULK_S, Night
+from tests.codecs.test_form_upload import form_of, part
 
 PREDICT = "/models/m/predict"
 DAY_S = 86_400.0
@@ -215,6 +218,34 @@ def test_files_are_bounded_in_bytes(tmp_path: Path) -> None:
     assert list((tmp_path / "jobs/uploads").iterdir()) == []
     clients.batches.arrive(150)
     clients.end()
+
+
+def test_a_file_that_has_come_is_not_counted_as_one_that_arrives(tmp_path: Path) -> None:
+    clients = Clients(tmp_path, max_file_bytes=100, max_bytes=150)
+    clients.wait(clients.jobs.start())
+    upload = Upload(clients.batches, clients.batches.arrive(0), "", "B", 100)
+    upload.feed(form_of(part("purpose", b"batch"), part("file", b"x" * 60, "mine.jsonl")))
+    assert clients.wait(upload.finish().done)["bytes"] == 60
+    clients.batches.arrive(90)
+    with pytest.raises(TooLarge):
+        clients.batches.arrive(91)
+    clients.end()
+
+
+def test_a_file_that_the_disk_has_no_time_to_remove_is_still_there(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, other = clients.upload(asked(0)), clients.upload(asked(1))
+    clients.now += 8 * DAY_S
+    monkeypatch.setattr(clients.uploads.disk, "run", Mock(side_effect=QueueFull("full")))
+    with pytest.raises(QueueFull):
+        clients.batches.remove("", file)
+    clients.batches.sweep()
+    monkeypatch.undo()
+    assert clients.uploads.find(file, "").id == file
+    clients.batches.sweep()
+    with pytest.raises(UnknownJob):
+        clients.uploads.find(other, "")
 
 
 def test_a_full_disk_is_a_clear_error(clients: Clients) -> None:

@@ -142,6 +142,7 @@ class Upload(BodySink):
     def _written(self, file: UploadedFile | None) -> None:
         was_behind, self._writing, self._is_busy = self.is_behind, 0, False
         if file is not None:
+            self._file.most = 0  # it counts as a file from now on, however long this is kept
             shown = self._place.add(file)
             if not self.done.called:
                 self.done.callback(shown)
