@@ -149,8 +149,10 @@ def _texts(packed: bytes, start: int, place: _Place) -> Array:
 def _cut_texts(packed: bytes, start: int, count: int) -> Array:
     """Return `count` texts, whose lengths begin at `start`."""
     begin = start + count * _LENGTH.itemsize
+    # Lengths first: they are there, or a false number of them takes no memory.
+    lengths = np.frombuffer(packed, _LENGTH, count, start).tolist()
     texts = np.empty(count, object)
-    for index, length in enumerate(np.frombuffer(packed, _LENGTH, count, start).tolist()):
+    for index, length in enumerate(lengths):
         texts[index] = packed[begin : begin + length]
         begin += length
     texts.flags.writeable = False
@@ -158,6 +160,8 @@ def _cut_texts(packed: bytes, start: int, count: int) -> Array:
 
 
 def _rows(packed: bytes, start: int, place: _Place) -> Array:
+    if place.size < 1:  # without axes, any number of rows would take no bytes
+        raise ValueError("expected ragged rows with axes")
     shapes = np.frombuffer(packed, _LENGTH, place.size, start).reshape(place.shape).tolist()
     sizes = [prod(shape) for shape in shapes]
     begin = start + place.size * _LENGTH.itemsize

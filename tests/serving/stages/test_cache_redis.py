@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from json import dumps
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,6 +14,7 @@ import pytest
 from twisted.python.failure import Failure
 
 from batcher.config.model_settings import ModelOverrides
+from batcher.core.ragged import ragged
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.errors import ConfigError, QueueFull
 from batcher.models.version_files import SeenFiles
@@ -180,6 +183,53 @@ def test_without_a_secret_a_value_that_is_well_made_must_fit_the_model(
         redis.values[key] = Sealing(None).seal(key, ODD[kind], 1e12)
     assert said(ask(other, 1.0)) == ([2], "")
     assert looks(other) == {"wrong": 1}
+
+
+def _head(form: str, shape: list[int], nbytes: int) -> bytes:
+    """Return the head of a value that says it has one output, without its elements."""
+    text = dumps([["y", form, "<f4", shape, nbytes]]).encode()
+    text += b" " * (-(len(text) + 4) % 8)
+    return len(text).to_bytes(4, "little") + text
+
+
+ENDLESS = {
+    "a thousand million rows without elements": _head("array", [10**9, 0], 0),
+    "the same, ragged": _head("rows", [10**9, 0], 0),
+    "one row of as many lists": _head("rows", [1, 2], 16) + np.array([10**9, 0], "<u8").tobytes(),
+    "rows of another dtype": pack({"y": ragged([np.ones((1, 2)), np.ones((2, 2))])}),
+    "rows of other axes": pack({"y": ragged([np.ones(1, "<f4"), np.ones(2, "<f4")])}),
+    "objects": pack({"y": np.array([[[b"a"]]], object)}),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_no_value_that_somebody_makes_up_is_endless_where_axes_are_free(
+    redis: MemoryRedis, kind: str
+) -> None:
+    spec = model_spec(outputs=(tensor("y", "FP32", (-1, -1), is_ragged=True),))
+    made = partial(server, redis, predict=lambda inputs: {"y": inputs["x"][:, None]}, spec=spec)
+    one, other = made(), made()
+    assert ask(one, 1.0).outputs["y"].shape[:2] == (1, 1)
+    for key in redis.values:
+        redis.values[key] = Sealing(None).seal(key, ENDLESS[kind], 1e12)
+
+    assert ask(other, 1.0).origin == ""
+    assert looks(other) == {"wrong": 1}
+
+
+def test_rows_of_unequal_lengths_are_found_by_others(redis: MemoryRedis) -> None:
+    spec = model_spec(outputs=(tensor("y", "FP32", (-1, -1), is_ragged=True),))
+
+    def predict(inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"y": ragged([np.ones((int(row[0]), 0), "<f4") for row in inputs["x"]])}
+
+    one, other = (server(redis, predict=predict, spec=spec) for _ in range(2))
+    ask(one, 2.0, 640.0)
+
+    found = ask(other, 2.0, 640.0)
+
+    assert found.origin == "hit"
+    assert [row.shape for row in found.outputs["y"]] == [(2, 0), (640, 0)]
 
 
 def test_equal_requests_look_once_and_share_what_is_found(redis: MemoryRedis) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
+from math import prod
 from time import time
 from typing import Final, NamedTuple, TypeVar
 
@@ -26,6 +27,7 @@ from twisted.python.failure import Failure
 
 from batcher.config.cache import Cache
 from batcher.core.error_text import cut
+from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceRequest, InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec, TensorSpec, has_rows
 from batcher.errors import QueueFull
@@ -211,6 +213,14 @@ class RedisAnswers:
 
 def _fit(tensor: TensorSpec, array: Array) -> bool:
     """Return whether `array` may be the output `tensor`. Any thread."""
-    if array.dtype.hasobject:
-        return tensor.is_ragged or tensor.unpads or tensor.datatype.name == "BYTES"
-    return tensor.is_ragged or tensor.admits(array)
+    if not is_ragged(array):
+        return tensor.admits(array) and _lists(array) <= MAX_VALUE_BYTES
+    if not (tensor.is_ragged or tensor.unpads):
+        return False
+    rows = [row[None] for row in array]
+    return all(map(tensor.admits, rows)) and sum(map(_lists, rows)) <= MAX_VALUE_BYTES
+
+
+def _lists(array: Array) -> int:
+    """Return how many lists an array without elements is; they take no bytes in a value."""
+    return prod(array.shape[: array.shape.index(0)]) if not array.size else 0
