@@ -49,7 +49,8 @@ def infer_body(
     def go_on(found: Inputs | list[str]) -> Deferred[InferenceResponse]:
         if not isinstance(found, list):
             return servable.infer_by_successor(found, parameters)
-        return infer_files(servable, fetcher, found, parameters, decode_with_files, *arguments)
+        wanted = (found, len(body), parameters, decode_with_files)
+        return infer_files(servable, fetcher, *wanted, *arguments)
 
     return found.addCallback(go_on)
 
@@ -66,23 +67,24 @@ def infer_files(
     servable: Servable,
     fetcher: InputFetcher,
     addresses: Sequence[str],
+    nbytes: int,
     parameters: Parameters,
     decode: Decode,
     *arguments: Any,
 ) -> Deferred[InferenceResponse]:
-    """Answer a request with the files at `addresses`, one or more.
+    """Answer a request of `nbytes` bytes, with the files at `addresses`, one or more.
 
     `decode(files, *arguments)` makes the inputs. Fails and raises as `infer_body`. Reactor thread.
     """
     parameters = servable.timed(parameters)
     assert parameters.deadline is not None, "`timed` has set it"
-    fetched = fetcher.fetch(addresses, parameters.deadline, parameters.client)
+    fetched = fetcher.fetch(addresses, parameters.deadline, parameters.client, nbytes)
 
     def go_on(contents: dict[str, bytes]) -> Deferred[InferenceResponse]:
         files = Files(contents, fetcher.max_image_pixels)
-        nbytes = sum(map(len, contents.values()))
+        together = nbytes + sum(map(len, contents.values()))
         if any(is_long_text(content, HEAVY_BYTES) for content in contents.values()):
-            return servable.infer_heavy(nbytes, parameters, decode, files, *arguments)
-        return servable.infer_decoded(nbytes, partial(decode, files, *arguments), parameters)
+            return servable.infer_heavy(together, parameters, decode, files, *arguments)
+        return servable.infer_decoded(together, partial(decode, files, *arguments), parameters)
 
     return fetched.addCallback(go_on)

@@ -190,7 +190,8 @@ def _fetch(
     if request.typed:
         raise InvalidInput("inputs: expected raw_input_contents beside files; got large contents")
     addresses = [each.address for each in request.head.references]
-    return infer_files(servable, fetcher, addresses, parameters, _inputs_with_files, request)
+    arguments = (request.size, parameters, _inputs_with_files, request)
+    return infer_files(servable, fetcher, addresses, *arguments)
 
 
 def _inputs_with_files(files: Files, request: ParsedRequest) -> Mapping[str, Array]:

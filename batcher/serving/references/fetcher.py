@@ -12,7 +12,7 @@ fetched once.
 | fetches at a time | the threads of the pool, which clients share fairly |
 | fetches that wait | the pool's tasks |
 | bytes of one file, and of all files of a request | `max_body_bytes`, as of a body |
-| bytes of files that wait for others of their requests | `max_buffer_bytes` |
+| bytes of files that wait for others of their requests, and of bodies beside | `max_buffer_bytes` |
 | files of a request | `MAX_FILES` |
 | time | the request's deadline |
 
@@ -99,11 +99,12 @@ class InputFetcher:
         self._sources: dict[tuple[str, str], Source] = {}
 
     def fetch(
-        self, addresses: Sequence[str], deadline: float, client: str
+        self, addresses: Sequence[str], deadline: float, client: str, beside: int = 0
     ) -> Deferred[dict[str, bytes]]:
         """Return the content of each of `addresses`, one or more; cancelling ends the fetches.
 
         They have until `deadline`, in seconds, and use the share of `client` of the threads.
+        Meanwhile `beside` bytes of the request wait for them.
         Raises, or fails with, InvalidInput, InputMissing, TooLarge, InputSourceFailed,
         DeadlineExceeded, BuffersFull or QueueFull.
         """
@@ -113,6 +114,7 @@ class InputFetcher:
             raise InvalidInput(f"ref: expected at most {MAX_FILES} files in one request; got more")
         found = {address: self._find(address) for address in addresses}
         request = _Request(self, found, deadline, client)
+        request.hold(beside)
         request.begin()
         return request.deferred
 
@@ -216,8 +218,13 @@ class _Request:
         self._deadline, self._client = deadline, client
         self._running: set[Deferred[bytes]] = set()
         self._contents: dict[str, bytes] = {}
-        self._held = 0
+        self._nbytes = self._held = 0  # of the contents; and of all that waits
         self._ended = self._is_beginning = False
+
+    def hold(self, nbytes: int) -> None:
+        """Count `nbytes` bytes that wait until the end. Raises BuffersFull."""
+        self._fetcher.hold(nbytes)
+        self._held += nbytes
 
     def begin(self) -> None:
         """Begin as many fetches as may run at once."""
@@ -240,13 +247,13 @@ class _Request:
         if self._ended:
             return
         self._contents[address] = content
+        self._nbytes += len(content)
         try:
-            self._fetcher.check_together(self._held + len(content))
-            self._fetcher.hold(len(content))
+            self._fetcher.check_together(self._nbytes)
+            self.hold(len(content))
         except BatcherError:
             self._fail(Failure())
             return
-        self._held += len(content)
         if len(self._contents) == self._count:
             self._end()
             self.deferred.callback(self._contents)

@@ -131,9 +131,9 @@ class Fetching:
         return self.bucket
 
     def fetch(
-        self, *addresses: str, seconds: float = 5.0, client: str = ""
+        self, *addresses: str, seconds: float = 5.0, client: str = "", beside: int = 0
     ) -> Deferred[dict[str, bytes]]:
-        return self.fetcher.fetch(addresses, self.clock.seconds() + seconds, client)
+        return self.fetcher.fetch(addresses, self.clock.seconds() + seconds, client, beside)
 
     def run(self, times: int = 1) -> None:
         """Let the thread end as many tasks."""
@@ -284,6 +284,20 @@ def test_bytes_that_wait_for_others_of_their_requests_are_bounded() -> None:
     error_of(waits, CancelledError)
     while fetching.threads.running:
         fetching.run()
+    fetching.check_nothing_is_left()
+
+
+def test_bodies_that_wait_for_files_are_bounded_and_do_not_count_as_files() -> None:
+    fetching = Fetching(max_buffer_bytes=9, max_body_bytes=3)
+    waits = fetching.fetch(C, beside=6)
+    with pytest.raises(BuffersFull):
+        fetching.fetch(A, beside=4)
+    fetching.run()
+    assert result_of(waits) == {C: b"CCC"}
+    left = fetching.fetch(A, beside=9)
+    left.cancel()
+    error_of(left, CancelledError)
+    fetching.run()
     fetching.check_nothing_is_left()
 
 

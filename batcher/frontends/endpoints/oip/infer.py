@@ -261,7 +261,7 @@ def _fetch(
 ) -> Deferred[InferenceResponse]:
     """Answer a call that names files, which are fetched first."""
     addresses = [each.address for each in head.references]
-    arguments = (parameters, oip_inputs_with_files, head, data)
+    arguments = (len(data), parameters, oip_inputs_with_files, head, data)
     return infer_files(servable, fetcher, addresses, *arguments)
 
 
