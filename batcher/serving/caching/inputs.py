@@ -202,5 +202,7 @@ def _arrays(packed: bytes) -> Arrays:
 def _can_be_packed(array: Array) -> bool:
     """Return whether `array` comes back as it is: its dtype may be a library's own. Any thread."""
     if is_ragged(array):
-        return _can_be_packed(array[0])  # all rows have one dtype
+        # A hook may have put together rows of any dtypes: of an empty text often floats.
+        forms = {(row.dtype, row.ndim) for row in map(np.asarray, array)}
+        return len(forms) == 1 and _can_be_packed(np.asarray(array[0]))
     return array.dtype.hasobject or np.dtype(array.dtype.str) == array.dtype

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from batcher.config.model_settings import ModelOverrides
+from batcher.core.ragged import ragged
 from batcher.core.request import Parameters
 from batcher.core.spec import ImageSpec
 from batcher.errors import ModelError
@@ -149,6 +150,18 @@ def test_rows_of_unequal_lengths_come_back_as_they_were() -> None:
     assert infer(memory, "a", 1.0, 3.0, 2.0) == [1, 9, 4]
     assert infer(memory, "b", 1.0, 3.0, 2.0) == [1, 9, 4]
     assert [model.calls for model in models] == [1, 0]
+
+
+def test_rows_of_unequal_dtypes_are_not_kept_as_if_all_had_the_first_one() -> None:
+    def numbers(inputs: Any) -> Any:  # as of texts, of which an empty one has floats
+        return {"t": ragged([np.array([7] * int(row[0]) or []) for row in inputs["x"]])}
+
+    def total(inputs: Any) -> Any:
+        return {"y": np.repeat(inputs["t"].sum(axis=1, keepdims=True), 4, axis=1).astype("<f4")}
+
+    memory = server(*(Hooked(name, numbers, predict=total) for name in "ab"))
+    assert infer(memory, "a", 0.0, 2.0) == [0, 14]
+    assert infer(memory, "b", 0.0, 2.0) == [0, 14]
 
 
 def test_what_no_bytes_stand_for_or_what_is_too_large_is_not_kept() -> None:
