@@ -337,6 +337,14 @@ def test_kept_files_stay_within_their_bytes() -> None:
     assert kept.peek("s3://photos/0") is None
 
 
+def test_an_address_that_stands_a_thousand_times_is_checked_once(fetching: Fetching) -> None:
+    with patch.object(InputSources, "find", autospec=True, side_effect=InputSources.find) as find:
+        fetched = fetching.fetch(*[A, B] * 1000)
+    assert find.call_count == 2
+    fetching.run(2)
+    assert result_of(fetched) == {A: b"A", B: b"BB"}
+
+
 def test_nothing_is_fetched_before_every_address_was_checked(fetching: Fetching) -> None:
     with pytest.raises(InvalidInput, match=r"ref: expected an address below .* \(input_sources\)"):
         fetching.fetch(A, "s3://other/b")
