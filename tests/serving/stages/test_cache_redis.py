@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from batcher.config.model_settings import ModelOverrides
 from batcher.core.ragged import ragged
 from batcher.core.request import InferenceResponse, Parameters
+from batcher.core.spec import Labels
 from batcher.errors import ConfigError, QueueFull
 from batcher.models.version_files import SeenFiles
 from batcher.serving.caching.packing import pack
@@ -103,7 +104,14 @@ def test_a_server_finds_what_another_has_answered(redis: MemoryRedis) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"content": b"other files"}, {"min_score": 0.5}, {"secret": "a" * 16}]
+    "other",
+    [
+        {"content": b"other files"},
+        {"min_score": 0.5},
+        {"secret": "a" * 16},
+        # As settings may say of one and the same file.
+        {"spec": model_spec(outputs=(tensor("y", labels=Labels(tuple("abcd"))),))},
+    ],
 )
 def test_servers_that_would_answer_otherwise_share_nothing(
     redis: MemoryRedis, other: dict[str, Any]

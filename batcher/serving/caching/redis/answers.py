@@ -91,7 +91,9 @@ class RedisAnswers:
         self._spec, self._names = spec, (spec.name, spec.version)
         self._store, self._counts, self._looks = store, counts, counts.redis.looks
         self._sealing, self._ttl, self._wall_s = Sealing(settings.secret), settings.ttl_s, wall_s
-        self._rule = repr((FORMAT, *rule)).encode()
+        # Settings may say what a file's inputs and outputs are called: not all is in the files.
+        of_all = repr((FORMAT, *rule, spec.inputs, spec.outputs)).encode()
+        self._rule = blake2b(of_all, digest_size=KEY_BYTES).digest()
         self._prefix = f"batcher/{spec.name}/{spec.version}/".encode()
         self._content: bytes | None = None
         content.addCallbacks(self._known, self._unknown)
