@@ -150,10 +150,10 @@ def test_lines_of_pages_of_different_sizes_share_batches(server: Process) -> Non
     found = read(server, images)
 
     assert sum(len(texts) for texts, *_ in found.values()) == len(images)
-    for name in LINE_MODELS:
-        count, rows = np.subtract(batches(server, name), before[name])
-        assert rows == len(images)
-        assert count < len(images)
+    made = {name: np.subtract(batches(server, name), before[name]) for name in LINE_MODELS}
+    assert [rows for _, rows in made.values()] == [len(images)] * len(LINE_MODELS)
+    # Not the reader: lines of several lengths are cut as takes the least time, maybe one by one.
+    assert made["ocr_direction"][0] < len(images)
 
 
 def test_a_picture_is_sent_as_a_file(server: Process, own: dict[str, Lines]) -> None:
