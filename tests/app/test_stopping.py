@@ -86,7 +86,7 @@ def test_jobs_that_take_long_to_stop_hold_up_no_client(tmp_path: Path) -> None:
     write(tmp_path / "models/m/1", "2")
     service = MemoryService(tmp_path, "drain_timeout_s: 10\n")
     service.start()
-    service.service._jobs = StuckJobs()  # type: ignore[assignment]  # the one method that is called
+    service.service._jobs = StuckJobs()  # type: ignore[assignment]  # the methods that are called
     drained: list[bool] = []
     ways_in: Any = service.service._frontends
     drain = ways_in.drain
@@ -103,3 +103,6 @@ class StuckJobs:
 
     def stop(self) -> Deferred[None]:
         return Deferred()
+
+    def close(self) -> None:
+        """Let go of nothing."""

@@ -210,12 +210,12 @@ class RequestReader:
         return refusal
 
     def close(self) -> None:
-        """Let go of an unfinished body.
+        """Let go of an unfinished body, and of the connection: nothing more is read.
 
-        Reader and parser hold each other, so without this the body would stay until Python looks
-        for cycles.
+        Reader and parser hold each other, and both would stay until Python looks for cycles.
         """
         self.rest = b""
+        self._sink_of = None
         _drop_body(self)
 
     # What httptools calls.
