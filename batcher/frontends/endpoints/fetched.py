@@ -1,7 +1,7 @@
 """Requests that name files in place of inputs: the files are fetched, and then the request is read.
 
-    body of the native route ──► read once: which files? ─┐
-    head of /v2, message of gRPC: it says which files ────┴─► fetch ──► read with them ──► infer
+    body of the native route --> read once: which files? --.
+    head of /v2, message of gRPC: it says which files -----'--> fetch --> read with them --> infer
 
 Fetching has the request's deadline, and ends when its client leaves. Nothing of this runs on the
 loop but the bookkeeping: bodies are read on the CPU pool, long texts in the process for codecs.

@@ -1,7 +1,7 @@
 """Fetches the files that clients name in place of inputs.
 
-    all addresses are checked ──► each is kept, and fresh ─────────────────────► its content
-                             └──► else a thread of the pool: kept, and still the same? read it
+    all addresses are checked --> each is kept, and fresh ---------------------> its content
+                             '--> else a thread of the pool: kept, and still the same? read it
 
 The files of a request are fetched side by side, as far as threads are free, and end together: with
 the first that fails, when the client leaves, and at the deadline. A file that two inputs name is

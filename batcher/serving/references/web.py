@@ -4,9 +4,9 @@ The name is resolved once. Each address is checked, and the connection goes to a
 checked, not to the name: a name whose next answer is another address leads nowhere. A name of which
 one address is not allowed is refused as a whole. A redirection is a new address in all respects.
 
-    resolve ──► check all ──► connect to one of them ──► GET ──► 200, the file
-                   ▲                                        └──► 301 … 308, below a prefix: again
-                   └─────────────────────────────────────────────────┘
+    resolve --> check all --> connect to one of them --> GET --> 200, the file
+       ^                                                    '--> 301 ... 308, below a prefix --.
+       '---------------------------------------------------------------------------------------'
 
 Nothing of the server's own is sent along: no password, no cookie. No proxy is used: a proxy would
 resolve the name again. Between waits of `TURN_S` the thread looks whether somebody waits for the
