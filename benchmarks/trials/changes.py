@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.request import Request, urlopen
 
 from benchmarks.serving import Running
@@ -123,19 +123,21 @@ class Changes:
             raise RuntimeError(f"expected version {self._newest} on trial; got {status}")
 
     def _reload(self) -> None:
-        before = self._reloads()
-        os.kill(self._server.pid, signal.SIGHUP)
-        deadline = time.monotonic() + CHANGE_LIMIT_S
-        while self._reloads() == before:
+        with self._log.open() as log:
+            log.seek(0, os.SEEK_END)
+            os.kill(self._server.pid, signal.SIGHUP)
+            self._wait(log)
+
+    def _wait(self, log: TextIO) -> None:
+        """Wait until `log` says that the server was reloaded."""
+        text, deadline = "", time.monotonic() + CHANGE_LIMIT_S
+        while " reloaded: " not in text:
+            if "not reloaded" in text:
+                raise RuntimeError(text[text.index("not reloaded") :][:2000])
             if time.monotonic() > deadline:
                 raise RuntimeError(f"a reload took longer than {CHANGE_LIMIT_S:g} s")
             time.sleep(LOOK_S)
-
-    def _reloads(self) -> int:
-        text = self._log.read_text()
-        if "not reloaded" in text:
-            raise RuntimeError(text[text.index("not reloaded") :][:2000])
-        return text.count(" reloaded: ")
+            text += log.read()
 
     def _ask(self, what: str = "") -> dict[str, Any]:
         url = f"{self._server.http}/models/tried/rollout{what}"
