@@ -1,6 +1,7 @@
 """The ways in to one server: HTTP and, where the settings have a port for it, gRPC.
 
-The service opens, renews and ends both together:
+Beside them there may be a port on which a balancer learns the server's weight. The service opens,
+renews and ends all of them together:
 
     open ──► renew, at each reload ──► close ──► drain ──► stop
 
@@ -9,17 +10,20 @@ The service opens, renews and ends both together:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.interfaces import IListeningPort
 
 from batcher.app.jobs.server_jobs import ServerJobs
 from batcher.config.settings import ServerSettings
 from batcher.core.forks import bound_address, forget, keep_from_forks
 from batcher.core.installing import how_to_install
 from batcher.errors import ConfigError, Draining
+from batcher.frontends.agent_check import listen_for_checks
 from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.disclosure import disclosure_of
@@ -32,6 +36,7 @@ from batcher.frontends.web.front import Front
 from batcher.frontends.web.klein_app import klein_site
 from batcher.frontends.web.limits import Limits
 from batcher.frontends.web.listening.twisted_ports import Listen, twisted_listen
+from batcher.serving.monitoring.server_weight import ServerWeight
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
 
@@ -67,6 +72,9 @@ class Frontends:
     _bound: tuple[int | str, ...] = ()
     """TCP ports and the path of the Unix socket, once they are open."""
 
+    _checks: Sequence[IListeningPort] = ()
+    """Ports on which a balancer asks for the weight."""
+
     _grpc: RpcFront | None = None
     _listening: Listening | None = None
 
@@ -87,6 +95,7 @@ class Frontends:
         self._repository = repository
         self._settings, self._jobs = settings, jobs
         self._base = base.absolute()  # a model may change the working directory
+        self._reactor = reactor
         self._listen = listen or twisted_listen(reactor)
         self._write_access_line = write_access_line
         log_line, named = self._line_writer(settings), partial(model_named, server)
@@ -149,15 +158,25 @@ class Frontends:
 
     def _open_http(self, tls: Tls | None) -> Deferred[Listening]:
         self._check_open()
+        checks = self._open_checks()
         listeners = open_sockets(self._settings, self._base)
         addresses = [address_of(listener, tls is not None) for listener in listeners]
         if self._grpc is not None:
             addresses.append(self._grpc.address)
         self.address = " and ".join(addresses)
         grpc = self._grpc.bound if self._grpc is not None else ()
-        self._bound = (*map(bound_address, listeners), *grpc)
+        self._bound = (*map(bound_address, listeners), *grpc, *checks)
         keep_from_forks(addresses=self._bound)
         return self._listen(self.front, listeners, tls)
+
+    def _open_checks(self) -> tuple[int, ...]:
+        """Tell the weight to whoever asks, if there is a port for it; return that port."""
+        port = self._settings.agent_check_port
+        if port is None:
+            return ()
+        weight = ServerWeight(self._server)
+        self._checks = listen_for_checks(self._reactor, self._settings.host, port, weight.percent)
+        return (port,)
 
     def _opened(self, listening: Listening) -> None:
         self._listening = listening
@@ -187,6 +206,9 @@ class Frontends:
     def close(self) -> Deferred[Any]:
         """Take no more connections of HTTP; fires when no port is open."""
         self._closed = True
+        # A server that takes this one's place may ask for the same port.
+        for port in self._checks:
+            maybeDeferred(port.stopListening)
         return (
             maybeDeferred(self._listening.close) if self._listening is not None else succeed(None)
         )

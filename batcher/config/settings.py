@@ -90,6 +90,8 @@ class ServerSettings(Section):
         load_at_start: names of the models that are served from the start; None is all models.
         grpc_port: TCP port for gRPC, which needs the extra `grpc`; 0 lets the system choose; None
             serves no gRPC.
+        agent_check_port: TCP port on `host` on which HAProxy's `agent-check` learns the server's
+            weight; None has no such port.
         state_folder: folder for what outlives the server, as the states of trials of new versions;
             relative to the configuration file. It is made when it is needed.
         sagemaker: whether `GET /ping` and `POST /invocations` exist, for Amazon SageMaker.
@@ -171,6 +173,7 @@ class ServerSettings(Section):
     control_hosts: Live[tuple[HostName, ...]] = ()
     load_at_start: Live[tuple[str, ...] | None] = None
     grpc_port: AtStart[Annotated[Integer, Field(ge=0, le=65_535)] | None] = None
+    agent_check_port: AtStart[Annotated[Integer, Field(ge=1, le=65_535)] | None] = None
     state_folder: AtStart[str] = "state"
     sagemaker: Live[bool] = False
     torchserve: Live[bool] = False

@@ -28,6 +28,7 @@ OTHERS = {
     "store_cache": "cache",
     "store_cache_bytes": "1KiB",
     "grpc_port": "8081",
+    "agent_check_port": "8083",
     "cpu_pool_threads": "3",
     "cpu_pool_tasks": "7",
     "cpu_pool_bytes": "1KiB",
