@@ -1,6 +1,6 @@
 """What is set for the whole process: switch interval, garbage collector, open files.
 
-Only this module and `log_lines.py` set such things, and only `run.py` calls them. A program that
+Only this module and `log_lines.py` set such things, and only commands call them. A program that
 embeds a `ModelServer` or a `BatcherService` decides about its own process; docs/embedding.md says
 what to set there.
 

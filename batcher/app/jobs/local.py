@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 
 from batcher.app.jobs.sources import digest
-from batcher.app.process_settings import set_switch_interval
+from batcher.app.process_settings import leave_libraries, set_collector, set_switch_interval
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings, share_threads
@@ -29,8 +28,10 @@ from batcher.serving.repository.listing import ModelFolder
 from batcher.serving.repository.source import paths_of
 from batcher.serving.server import ModelServer
 
-MOST_PORTIONS = 6
-"""Portions in the window for one instance: two that run, and some that are read and written."""
+MOST_PORTIONS = 30
+"""Batches that wait for the model, besides two for each instance that run: several short ones are
+read at once.
+"""
 
 
 class LocalModel(NamedTuple):
@@ -113,9 +114,12 @@ class LocalServer:
 
     def load(self) -> Deferred[None]:
         """Load the model; fails with ModelLoadError."""
-        loading = self.server.add(self._model.definition, self._model.settings)
-        tune = partial(set_switch_interval, self._model.server, self.server)
-        return loading.addCallback(lambda _: tune())
+        leave_libraries()
+        return self.server.add(self._model.definition, self._model.settings).addCallback(self._tune)
+
+    def _tune(self, _: object) -> None:
+        set_switch_interval(self._model.server, self.server)
+        set_collector()
 
     def infer(self, inputs: Mapping[str, Array]) -> Deferred[InferenceResponse]:
         """Answer one request."""

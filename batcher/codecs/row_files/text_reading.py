@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import csv
 from codecs import BOM_UTF8
-from typing import BinaryIO, NamedTuple
+from collections.abc import Sequence
+from typing import Any, BinaryIO, Protocol
 
 from batcher.codecs.content import Content
-from batcher.codecs.format_table import CSV, JSON_LINES, Format, decode_body
+from batcher.codecs.format_table import CSV, JSON_LINES, decode_body
 from batcher.codecs.formats.csv_rows import MAX_HEADER_BYTES, header_length
-from batcher.codecs.formats.json_text import with_json
+from batcher.codecs.formats.json_documents import inputs_of, pixels_of
+from batcher.codecs.formats.json_text import LARGE_BYTES, from_json, with_json
 from batcher.codecs.row_files.grouping import Inputs, grouped, merged
 from batcher.codecs.row_files.lines import BEGIN, PORTION_BYTES, LineReader, TextLine
+from batcher.core.decoding_limits import NO_LIMITS
 from batcher.core.portions import Group, Portion, Position
 from batcher.core.spec import ModelSpec
 from batcher.errors import BatcherError, DecodingError
@@ -23,19 +26,73 @@ from batcher.errors import BatcherError, DecodingError
 LEAST_GOOD = 4
 """A portion has at most so many lines for each row that was asked for, if most of them are bad."""
 
+BLOCK_BYTES = 1 << 16
+"""Bytes of lines that are decoded together: values of Python take up to eight times as much, and
+the model cannot have the interpreter lock while C makes them.
+"""
 
-class _Text(NamedTuple):
-    """How the text of a file is read.
 
-    Attributes:
-        entry: its format.
-        head: the header, with the end of its line; empty without one.
-        parameters: those of the media type.
+class _Rows(Protocol):
+    """How lines become rows.
+
+    Two rows in one line, and one row in two lines, would together be as many rows as lines, and
+    those between would change places. So each line is looked at by itself before lines are decoded
+    together.
     """
 
-    entry: Format
-    head: bytes
-    parameters: dict[str, str]
+    def row(self, text: bytes) -> Any:
+        """Return what `decode` takes of a line. Raises DecodingError: the line is not one row."""
+
+    def decode(self, rows: Sequence[Any]) -> Inputs:
+        """Return the inputs in some lines. Raises ClientError."""
+
+
+class _JsonRows:
+    """Each line is read once: what `row` makes of a line is its text and its value."""
+
+    def __init__(self, spec: ModelSpec, max_pixels: int) -> None:
+        self._spec = spec
+        self._max_pixels = max_pixels
+
+    def row(self, text: bytes) -> tuple[bytes, Any]:
+        if len(text) < LARGE_BYTES:
+            return text, from_json(text)
+        # As objects a long line would take much memory: it is read piece by piece, here and there.
+        with_json(text, lambda _: None)
+        return text, None
+
+    def decode(self, rows: Sequence[tuple[bytes, Any]]) -> Inputs:
+        text = b"\n".join([text for text, _ in rows])
+        if any(len(text) >= LARGE_BYTES for text, _ in rows):
+            content = Content(text, JSON_LINES.media_type, {}, self._max_pixels)
+            return decode_body(JSON_LINES, content, self._spec)
+        document = {"instances": [value for _, value in rows]}
+        max_pixels = pixels_of(text, self._spec, self._max_pixels)
+        return inputs_of(document, self._spec, NO_LIMITS, max_pixels)
+
+
+class _CsvRows:
+    """In a line of CSV only odd quotes and ends of lines are in doubt."""
+
+    def __init__(self, spec: ModelSpec, head: bytes) -> None:
+        """Read lines below `head`, the header with the end of its line; empty without one."""
+        self._spec = spec
+        self._head = head
+
+    def row(self, text: bytes) -> bytes:
+        if b'"' in text or b"\r" in text:
+            try:
+                rows = sum(1 for _ in csv.reader([text.decode()], strict=True))
+            except (UnicodeDecodeError, csv.Error) as err:
+                raise DecodingError(f"expected one row of CSV in UTF-8: {err}") from err
+            if rows != 1:
+                raise DecodingError(f"expected one row of CSV; got {rows}")
+        return text
+
+    def decode(self, rows: Sequence[bytes]) -> Inputs:
+        parameters = {"header": "present" if self._head else "absent"}
+        content = Content(self._head + b"\n".join(rows), CSV.media_type, parameters, 0)
+        return decode_body(CSV, content, self._spec)
 
 
 class TextReader:
@@ -48,15 +105,12 @@ class TextReader:
 
     place = "line"
 
-    def __init__(
-        self, file: BinaryIO, spec: ModelSpec, text: _Text, begin: Position, max_pixels: int
-    ) -> None:
-        """Read `file`, which is open at any place; a picture has at most `max_pixels`."""
+    def __init__(self, lines: LineReader, spec: ModelSpec, rows: _Rows, begin: Position) -> None:
+        """Read `lines` as `rows` says, from `begin` on."""
         self.begin = begin
-        self._lines = LineReader(file, quoted=text.entry is CSV)
+        self._lines = lines
         self._spec = spec
-        self._text = text
-        self._max_pixels = max_pixels
+        self._rows = rows
 
     def read(self, position: Position, rows: int) -> Portion | None:
         """Return the next `rows` good rows from `position` on, and the bad ones among them.
@@ -69,7 +123,7 @@ class TextReader:
         bad: dict[int, BatcherError] = {}
         good = nbytes = 0
         while good < rows and len(places) < LEAST_GOOD * rows and nbytes < PORTION_BYTES:
-            lines = self._next(rows - good, PORTION_BYTES - nbytes)
+            lines = self._next(rows - good, min(PORTION_BYTES - nbytes, BLOCK_BYTES))
             if not lines:
                 break
             more, worse = self._grouped(lines, len(places))
@@ -98,53 +152,35 @@ class TextReader:
     ) -> tuple[list[Group], dict[int, BatcherError]]:
         """Decode `lines`, the first of which is the row `first` of its portion."""
         bad: dict[int, BatcherError] = {}
-        good: list[TextLine] = []
+        good: list[Any] = []
         rows: list[int] = []
         for row, line in enumerate(lines, first):
-            error = line.error or self._fault(line.text)
-            if error is not None:
-                bad[row] = error
+            found = self._row(line)
+            if isinstance(found, DecodingError):
+                bad[row] = found
             else:
-                good.append(line)
+                good.append(found)
                 rows.append(row)
 
         def decode(start: int, stop: int) -> Inputs:
-            text = b"\n".join([line.text for line in good[start:stop]])
-            return self._decode(text)
+            return self._rows.decode(good[start:stop])
 
         groups, worse = grouped(self._spec, rows, decode)
         return groups, bad | worse
 
-    def _fault(self, text: bytes) -> DecodingError | None:
-        """Return why a line is not one row.
-
-        Two rows in one line, and one row in two lines, would together be as many rows as lines, and
-        those between would change places. So each line of JSON is read by itself; in CSV only odd
-        quotes and ends of lines are in doubt.
-        """
-        if self._text.entry is JSON_LINES:
-            try:
-                with_json(text, lambda _: None)
-            except DecodingError as err:
-                return err
-            return None
-        if not (b'"' in text or b"\r" in text):
-            return None
+    def _row(self, line: TextLine) -> Any:
+        """Return what `_Rows.decode` takes of `line`, or a DecodingError: why it is no row."""
+        if line.error is not None:
+            return line.error
         try:
-            rows = sum(1 for _ in csv.reader([text.decode()], strict=True))
-        except (UnicodeDecodeError, csv.Error) as err:
-            return DecodingError(f"expected one row of CSV in UTF-8: {err}")
-        return None if rows == 1 else DecodingError(f"expected one row of CSV; got {rows}")
-
-    def _decode(self, text: bytes) -> Inputs:
-        entry, head, parameters = self._text
-        content = Content(head + text, entry.media_type, parameters, self._max_pixels)
-        return decode_body(entry, content, self._spec)
+            return self._rows.row(line.text)
+        except DecodingError as err:
+            return err
 
 
 def json_lines_reader(file: BinaryIO, spec: ModelSpec, max_pixels: int) -> TextReader:
     """Return a reader of JSON lines."""
-    return TextReader(file, spec, _Text(JSON_LINES, b"", {}), BEGIN, max_pixels)
+    return TextReader(LineReader(file), spec, _JsonRows(spec, max_pixels), BEGIN)
 
 
 def csv_reader(file: BinaryIO, spec: ModelSpec, header: str) -> TextReader:
@@ -157,7 +193,6 @@ def csv_reader(file: BinaryIO, spec: ModelSpec, header: str) -> TextReader:
     mark = len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
     head = head[mark:]
     length = header_length(head, CSV.spec_of_body(spec), header)
-    parameters = {"header": "present" if length else "absent"}
     begin = [mark + length, head.count(b"\n", 0, length)]
-    text = _Text(CSV, head[:length], parameters)
-    return TextReader(file, spec, text, begin, 0)
+    lines = LineReader(file, quoted=True)
+    return TextReader(lines, spec, _CsvRows(spec, head[:length]), begin)

@@ -6,8 +6,13 @@
           `-- while the window has room <----------------------- written: out of the window
 
 The window is bounded in portions and in bytes, so memory does not depend on the size of the input.
+Answers may wait for the disk while the model goes on: a checkpoint takes as long as many short
+batches.
+
 A portion is as many rows as the largest batch of the model, and is one request where rows have one
-shape: each batch is full, and each run of the job makes the same batches.
+shape: each batch is full, and each run of the job makes the same batches. Where portions come
+quickly, several are read at a time, and written: each step from thread to thread takes the
+interpreter lock away from a model in Python.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 from math import inf
 from typing import NamedTuple
 
@@ -29,24 +35,48 @@ from batcher.serving.jobs.writing import Answered, JobOutput, Progress
 from batcher.workers.pool import CpuPool
 
 MAX_WINDOW_BYTES = 48 << 20
-"""Bytes of inputs that wait for their answers, or for being written; two portions in any case."""
+"""Bytes of inputs that wait for their answers, and of answers that wait for being written; two
+portions in any case.
+"""
+
+MOST_UNWRITTEN = 256
+"""Portions that are read and not written: what a portion is, besides its arrays, takes memory."""
+
+READ_BYTES, READ_S = 2 << 20, 0.005
+"""Bytes of inputs, and seconds, after which no other portion is read at once."""
+
+WRITE_S = 0.02
+"""Seconds for which an answered portion waits for others, to be written with them."""
 
 CHECKPOINT_S = 1.0
 """Seconds between two notes in the journal: what a killed job has to run again."""
 
 
-class _Waiting(NamedTuple):
+class _Waiting:
     """A portion in the window.
 
     Attributes:
-        portion: what was read.
-        nbytes: bytes of its inputs.
-        outcomes: what became of its groups, once all have ended.
+        portion: what was read; its groups are let go of once they are answered.
+        nbytes: bytes of their inputs, and then of the answers.
+        outcomes: what became of the groups, once all have ended.
     """
 
-    portion: Portion
-    nbytes: int
-    outcomes: list[Outcome]
+    def __init__(self, portion: Portion) -> None:
+        self.portion = portion
+        self.nbytes = _nbytes(portion)
+        self.outcomes: list[Outcome] = []
+
+    def answered(self, outcomes: list[Outcome]) -> None:
+        """Keep what became of the groups in their place."""
+        # A portion of bad rows alone has ended without any request.
+        self.outcomes = outcomes or [Outcome([], {})]
+        answers = [answer for outcome in self.outcomes for answer in outcome.answers]
+        self.nbytes = sum(nbytes_of(answer.response.outputs) for answer in answers)
+        self.portion = self.portion._replace(groups=())
+
+
+def _nbytes(portion: Portion) -> int:
+    return sum(nbytes_of(group.inputs) for group in portion.groups)
 
 
 class Shape(NamedTuple):
@@ -54,7 +84,7 @@ class Shape(NamedTuple):
 
     Attributes:
         rows: rows of a portion.
-        portions: portions in the window.
+        portions: portions in the window without an answer.
         request_rows: most rows of a request; None for a whole portion. Small requests find room in
             the batches of other clients.
     """
@@ -85,14 +115,14 @@ class Job:
         self._reader = reader
         self._output = output
         self._answering = answering
-        self._shape = shape
+        self._shape, self._at_once = shape, max(shape.portions // 4, 1)
         self._reading, self._writing = pools
         self._clock = clock
         self._window: deque[_Waiting] = deque()
-        self._nbytes = 0
+        self._unanswered = self._unwritten = self._nbytes = 0
         self._position: Position = output.position
         self._is_reading = self._is_writing = self._is_at_end = self._stops = False
-        self._noted = clock.seconds()
+        self._noted = self._wrote = clock.seconds()
         self._failure: Failure | None = None
         self._sent: set[Deferred[None]] = set()
         self._result: Deferred[Progress] = Deferred()
@@ -113,27 +143,48 @@ class Job:
         self._go_on()
 
     def _has_room(self) -> bool:
-        if len(self._window) < 2:
+        """Return whether the window takes as many portions as are read at once."""
+        if self._unwritten < 2:
             return True
-        return len(self._window) < self._shape.portions and self._nbytes < MAX_WINDOW_BYTES
+        return (
+            self._unanswered + self._at_once <= self._shape.portions
+            and self._unwritten + self._at_once <= MOST_UNWRITTEN
+            and self._nbytes < MAX_WINDOW_BYTES
+        )
 
     def _read_more(self) -> None:
         if self._is_reading or self._is_at_end or self._stops or not self._has_room():
             return
         self._is_reading = True
-        read = partial(self._reader.read, self._position, self._shape.rows)
-        reading = self._reading.run(0, inf, read)
+        reading = self._reading.run(0, inf, partial(self._read_some, self._position))
         reading.addCallbacks(self._read, self._not_read).addErrback(self._fail)
 
-    def _read(self, portion: Portion | None) -> None:
+    def _read_some(self, position: Position) -> list[Portion | None]:
+        """Return the next portions, at least one; None is the end. The reading thread.
+
+        At most a quarter of the window: others keep the model busy meanwhile.
+        """
+        until, nbytes = self._clock.seconds() + READ_S, 0
+        portion = self._reader.read(position, self._shape.rows)
+        found = [portion]
+        while portion is not None and len(found) < self._at_once:
+            nbytes += _nbytes(portion)
+            if nbytes >= READ_BYTES or self._clock.seconds() >= until:
+                break
+            portion = self._reader.read(portion.after, self._shape.rows)
+            found.append(portion)
+        return found
+
+    def _read(self, found: Sequence[Portion | None]) -> None:
         self._is_reading = False
-        if self._stops:
-            portion = None
-        elif portion is None:
-            self._is_at_end = True
-        if portion is not None:
-            self._position = portion.after
-            self._send(portion)
+        portions = [portion for portion in found if portion is not None]
+        if portions:
+            self._position = portions[-1].after
+        for portion in portions:
+            if not self._stops:
+                self._send(portion)
+        # Only now: a portion of bad rows alone is answered at once, and is not the last one here.
+        self._is_at_end = len(portions) < len(found)
         self._go_on()
         self._read_more()
 
@@ -142,10 +193,11 @@ class Job:
         self._fail(failure)
 
     def _send(self, portion: Portion) -> None:
-        nbytes = sum(nbytes_of(group.inputs) for group in portion.groups)
-        waiting = _Waiting(portion, nbytes, [])
+        waiting = _Waiting(portion)
         self._window.append(waiting)
-        self._nbytes += nbytes
+        self._unwritten += 1
+        self._unanswered += 1
+        self._nbytes += waiting.nbytes
         most = self._shape.request_rows or self._shape.rows
         parts = [part for group in portion.groups for part in group.parts(most)]
         outcomes = [self._answering.answer(part) for part in parts]
@@ -155,8 +207,11 @@ class Job:
         ended.addErrback(self._fail_sent).addBoth(lambda _: self._sent.discard(ended))
 
     def _answered(self, outcomes: list[Outcome], waiting: _Waiting) -> None:
-        # A portion of bad rows alone has ended without any request.
-        waiting.outcomes.extend(outcomes or [Outcome([], {})])
+        self._nbytes -= waiting.nbytes
+        waiting.answered(outcomes)
+        self._nbytes += waiting.nbytes
+        self._unanswered -= 1
+        self._read_more()
         self._go_on()
 
     def _go_on(self) -> None:
@@ -168,34 +223,40 @@ class Job:
             if not self._is_reading:
                 self._result.errback(self._failure)
             return
-        ready: list[Answered] = []
-        while self._window and self._window[0].outcomes:
-            portion, nbytes, outcomes = self._window.popleft()
-            self._nbytes -= nbytes
-            ready.append(Answered(portion, outcomes))
-        is_last = self._stops or (self._is_at_end and not self._window)
+        ready = list(takewhile(lambda waiting: waiting.outcomes, self._window))
+        is_last = self._stops or (self._is_at_end and len(ready) == len(self._window))
         is_last = is_last and not self._is_reading
-        if not ready and not is_last:
+        if not is_last and (not ready or self._may_wait(ready)):
             return
-        self._is_writing = True
-        due = self._clock.seconds() - self._noted >= CHECKPOINT_S
+        for _ in ready:
+            self._window.popleft()
+        self._is_writing, self._wrote = True, self._clock.seconds()
+        due = self._wrote - self._noted >= CHECKPOINT_S
         if due:
-            self._noted = self._clock.seconds()
+            self._noted = self._wrote
         write = partial(self._write, ready, due or is_last, is_last and not self._stops)
         writing = self._writing.run(0, inf, write)
-        writing.addCallbacks(self._written, self._not_written, (is_last,)).addErrback(self._fail)
+        ended = writing.addCallbacks(self._written, self._not_written, (ready, is_last))
+        ended.addErrback(self._fail)
 
-    def _write(self, ready: Sequence[Answered], notes: bool, finishes: bool) -> None:
+    def _may_wait(self, ready: Sequence[_Waiting]) -> bool:
+        """Return whether `ready` is written later: with a portion that is still to be answered."""
+        passed = self._clock.seconds() - self._wrote
+        return self._unanswered > 0 and len(ready) < self._at_once and passed < WRITE_S
+
+    def _write(self, ready: Sequence[_Waiting], notes: bool, finishes: bool) -> None:
         """Write portions in order. The writing thread."""
-        for answered in ready:
-            self._output.add(answered)
-        if notes:
-            self._output.note()
+        for waiting in ready:
+            self._output.add(Answered(waiting.portion, waiting.outcomes))
         if finishes:
             self._output.finish()
+        elif notes:
+            self._output.note()
 
-    def _written(self, _: None, is_last: bool) -> None:
+    def _written(self, _: None, written: Sequence[_Waiting], is_last: bool) -> None:
         self._is_writing = False
+        self._unwritten -= len(written)
+        self._nbytes -= sum(waiting.nbytes for waiting in written)
         self.progress = self._output.progress
         if is_last and self._failure is None:
             self._result.callback(self.progress)

@@ -47,7 +47,7 @@ PARTS_OF_BATCH = 8
 """Requests of a batch: a request finds room only where all of it has room."""
 
 MOST_PORTIONS = 3
-"""Batches in the window besides two for each instance: few, since the queue is everybody's."""
+"""Batches without an answer besides two for each instance: few, since the queue is everybody's."""
 
 CLIENT = "jobs"
 """Whose share of the CPU pool hooks of jobs use."""

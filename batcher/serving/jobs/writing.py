@@ -124,9 +124,9 @@ class JobOutput:
         self._files.journal.write(self.record)
 
     def finish(self) -> None:
-        """Make the output whole."""
+        """Put on the disk what was appended, and make the output whole."""
         self.record = self.record._replace(stage=FINISHING, done=1.0)
-        self._files.journal.write(self.record)
+        self.note()
         self._files.finish(self._writer.assemble)
         self.record = self.record._replace(stage=DONE)
         self.close()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
@@ -57,7 +58,10 @@ class Run:
         requests: requests without an answer so far, by their first value.
     """
 
-    def __init__(self, folder: Path, rows: int, batch: int = 2, portions: int = 3) -> None:
+    def __init__(
+        self, folder: Path, rows: int, batch: int = 2, portions: int = 3, answer_width: int = 1
+    ) -> None:
+        self.answer_width = answer_width
         source = folder / "in.jsonl"
         if not source.exists():
             source.write_text("".join(f"[{row}]\n" for row in range(rows)))
@@ -66,15 +70,15 @@ class Run:
         self.requests: dict[int, tuple[Deferred[InferenceResponse], Array]] = {}
         self.ended: list[Progress | Failure] = []
         self.files = OutputFiles(folder / "out.jsonl", [""])
-        reader = reader_of("in.jsonl", source.open("rb"), SPEC, "", 0)
+        self.reader: Any = reader_of("in.jsonl", source.open("rb"), SPEC, "", 0)
         record = self.files.journal.read()
-        record = record or Record({}, RUNNING, reader.begin, 0, 0, 0.0, [0], 0, {})
+        record = record or Record({}, RUNNING, self.reader.begin, 0, 0, 0.0, [0], 0, {})
         self.output = JobOutput(self.files, writer_of("out.jsonl", SPEC, {}), record, LINES)
         self.output.open()
         pools = cast("tuple[CpuPool, CpuPool]", (self.reading, self.writing))
         answering = Answering(self.infer, self.clock)
         shape = Shape(batch, portions)
-        self.job = Job(reader, self.output, answering, shape, pools, self.clock)
+        self.job = Job(self.reader, self.output, answering, shape, pools, self.clock)
         self.job.run().addBoth(self.ended.append)
 
     def infer(self, inputs: Mapping[str, Array]) -> Deferred[InferenceResponse]:
@@ -85,7 +89,8 @@ class Run:
     def answer(self, first: int) -> None:
         """Answer the request whose first value is `first`."""
         answered, x = self.requests.pop(first)
-        answered.callback(InferenceResponse("m", "1", {"y": x * 2}, 0, 0, len(x)))
+        y = np.repeat(x * 2, self.answer_width, axis=1)
+        answered.callback(InferenceResponse("m", "1", {"y": y}, 0, 0, len(x)))
 
     def read_all(self) -> None:
         """Read as long as the window has room."""
@@ -105,18 +110,90 @@ def written(folder: Path, name: str = "out.jsonl") -> list[float]:
     return [json.loads(line)["y"][0] for line in lines]
 
 
-def test_the_window_is_bounded_and_moves_on_when_its_first_portion_is_written(
-    tmp_path: Path,
-) -> None:
+def test_the_window_is_bounded_and_moves_on_with_each_answer(tmp_path: Path) -> None:
     run = Run(tmp_path, 20)
     run.read_all()
     assert sorted(run.requests) == [0, 2, 4]
     run.answer(2)
+    run.read_all()
+    assert sorted(run.requests) == [0, 4, 6]
     assert run.writing.waiting == []
     run.answer(0)
     run.writing.step()
     run.read_all()
     assert sorted(run.requests) == [4, 6, 8]
+
+
+def test_the_model_goes_on_while_the_disk_stands_still_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_UNWRITTEN", 5)
+    run = Run(tmp_path, 40)
+    run.read_all()
+    for first in (0, 2, 4, 6):
+        run.answer(first)
+        run.read_all()
+    assert sorted(run.requests) == [8]
+    assert len(run.writing.waiting) == 1
+    run.writing.step()
+    run.read_all()
+    assert sorted(run.requests) == [8, 10]
+
+
+def test_answers_that_wait_for_the_disk_bound_the_window_and_inputs_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MAX_WINDOW_BYTES", 4 * 8)
+    run = Run(tmp_path, 40, answer_width=8)
+    run.read_all()
+    assert sorted(run.requests) == [0, 2, 4]
+    run.answer(2)
+    run.read_all()
+    assert sorted(run.requests) == [0, 4]
+    run.answer(0)
+    run.writing.step()
+    run.read_all()
+    assert sorted(run.requests) == [4, 6, 8]
+
+
+def test_small_portions_are_read_several_at_once_but_not_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, 40, portions=12)
+    run.reading.step()
+    assert sorted(run.requests) == [0, 2, 4]
+    monkeypatch.setattr(jobs, "READ_BYTES", 9)
+    run.reading.step()
+    assert sorted(run.requests) == [0, 2, 4, 6, 8]
+    read = run.reader.read
+    run.reader.read = lambda *asked: (run.clock.advance(1), read(*asked))[1]
+    run.reading.step()
+    assert sorted(run.requests) == [0, 2, 4, 6, 8, 10]
+
+
+def test_portions_that_are_answered_quickly_are_written_together(tmp_path: Path) -> None:
+    run = Run(tmp_path, 8, portions=12)
+    run.read_all()
+    run.answer(0)
+    run.answer(2)
+    assert run.writing.waiting == []
+    run.clock.advance(jobs.WRITE_S)
+    run.answer(4)
+    run.writing.step()
+    assert run.job.progress.rows == 6
+    run.answer(6)
+    run.finish()
+    assert run.ended == [Progress(8, 0, 1.0, DONE)]
+
+
+def test_a_portion_of_bad_rows_alone_is_not_the_last_of_those_read_with_it(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text("no row\n" * 8 + "[8]\n[9]\n")
+    run = Run(tmp_path, 10, portions=12)
+    run.reading.step()
+    assert sorted(run.requests) == [8]
+    run.answer(8)
+    run.finish()
+    assert run.ended == [Progress(10, 8, 1.0, DONE)]
 
 
 def test_large_rows_bound_the_window_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
