@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from batcher.core.error_text import summary
 from batcher.errors import DeviceLost, OutOfMemory
-from batcher.models.own_code import own_place
+from batcher.models.own_code import causes_of, own_place
 
 _OUT_OF_MEMORY_TEXTS = (
     "out of memory",
@@ -55,6 +55,15 @@ def device_error(error: BaseException, answers: Callable[[], bool] | None = None
         lost.__cause__ = error
         return lost
     return error
+
+
+def memory_text(error: BaseException) -> str:
+    """Return how `error`, or what led to it, says that memory is full; empty if nothing does.
+
+    Any thread.
+    """
+    texts = ((each, summary(each)) for each in causes_of(error))
+    return next((text for each, text in texts if _is_out_of_memory(each, text)), "")
 
 
 def _is_out_of_memory(error: BaseException, text: str) -> bool:

@@ -61,7 +61,7 @@ def own_place(error: BaseException) -> Place | None:
     the place is that of the other exception. Any thread.
     """
     with suppress(BaseException):  # attributes of a model's own class may do anything
-        for link in _chain(error):
+        for link in causes_of(error):
             if isinstance(link, RemoteError):
                 return link.place
             # The stack of such an error was let go of, with the tensors that its frames held.
@@ -96,7 +96,7 @@ def with_place(text: str, error: BaseException) -> str:
     return text if place is None or isinstance(error, SyntaxError) else f"{text} ({place})"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes_of(error: BaseException) -> Iterator[BaseException]:
     """Yield `error` and all that led to it. Any thread."""
     link: BaseException | None = error
     seen = set()  # a chain of causes may be a circle

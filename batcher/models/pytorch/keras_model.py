@@ -11,7 +11,9 @@ a zip, whose list is looked through before Keras reads it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -20,6 +22,7 @@ import torch
 
 from batcher.core.error_text import brief_names
 from batcher.errors import ModelLoadError
+from batcher.models.device_errors import memory_text
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.zip_entries import check_entries
 
@@ -28,6 +31,10 @@ SAFE = (3, 14)
 hidden in a file, or read other files of the machine, also in their safe mode (CVE-2025-1550,
 CVE-2026-1462, CVE-2026-1669).
 """
+
+
+_ASKED = re.compile(r"(?i)allocate ([\d.,]+ ?[a-z]*)")
+"""How PyTorch and numpy say what they were asked for: `400000 bytes`, `37.25 GiB`."""
 
 
 def keras_on_torch() -> Any:
@@ -57,7 +64,8 @@ def load_keras(file: Path, trusted: bool) -> Any:
         _check_version(keras.__version__)
     _check_archive(file)
     try:
-        return keras.saving.load_model(str(file), compile=False, safe_mode=not trusted)
+        with fitting_memory(file):
+            return keras.saving.load_model(str(file), compile=False, safe_mode=not trusted)
     except ValueError as err:
         if trusted or "arbitrary code" not in str(err):
             raise
@@ -65,6 +73,26 @@ def load_keras(file: Path, trusted: bool) -> Any:
             f"expected `trusted: true`; got {file.name} with a Lambda layer, whose code is a "
             "pickle and runs when it is read: set `trusted: true` for this model if you know who "
             "made the file"
+        ) from err
+
+
+@contextmanager
+def fitting_memory(file: Path) -> Iterator[None]:
+    """Say of layers that do not fit into memory which `file` asks for them.
+
+    A file of a few bytes may ask for any number of units. Raises ModelLoadError. Any thread.
+    """
+    try:
+        yield
+    except Exception as err:
+        text = memory_text(err)
+        if not text:
+            raise
+        asked = _ASKED.search(text)
+        raise ModelLoadError(
+            f"expected layers that fit into memory; got {file.name}, of {file.stat().st_size:,} "
+            f"bytes, whose layers ask for {asked[1] if asked else 'more'}: serve it where there "
+            "is as much, or save a smaller model"
         ) from err
 
 
@@ -100,7 +128,8 @@ class KerasModel(TorchModule):
         named = "cpu" if device.type == "cpu" else str(device)
         with keras.device(named):
             model = load_keras(self._definition.file, self._settings.trusted)
-        model.to(device)
+        with fitting_memory(self._definition.file):
+            model.to(device)
         model.eval()
         self._check_names([tensor.name for tensor in model.inputs])
 

@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -93,3 +94,46 @@ def test_an_old_keras_reads_no_file_that_is_not_trusted(
         with pytest.raises(ModelLoadError, match=rf"expected Keras 3\.14 or later; got {version}"):
             load_keras(file, trusted=False)
     assert keras.saving.load_model.call_count == 1 + is_read
+
+
+TORCH_SAYS = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 400000000000 bytes."
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (RuntimeError(TORCH_SAYS), "400000000000 bytes"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 37.25 GiB."), "37.25 GiB"),
+        (MemoryError("Unable to allocate 373. GiB for an array"), "373. GiB"),
+        (MemoryError(), "more"),
+    ],
+    ids=["torch", "cuda", "numpy", "python"],
+)
+def test_layers_that_do_not_fit_into_memory_are_told_with_the_file_and_what_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, asked: str
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        try:
+            raise error
+        except Exception as err:  # as Keras does, without a cause
+            raise TypeError(f"<class Dense> could not be deserialized: {err}")  # noqa: B904
+
+    keras = MagicMock(config=SimpleNamespace(backend=lambda: "torch"), __version__="3.14.0")
+    keras.saving.load_model = load
+    monkeypatch.setitem(sys.modules, "keras", keras)
+    file = tmp_path / "net.keras"
+    file.write_bytes(zipped("model.weights.h5"))
+    words = rf"got net\.keras, of \d+ bytes, whose layers ask for {asked}: serve it where"
+    with pytest.raises(ModelLoadError, match=words):
+        load_keras(file, trusted=False)
+
+
+def test_another_error_of_keras_keeps_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras = MagicMock(config=SimpleNamespace(backend=lambda: "torch"), __version__="3.14.0")
+    keras.saving.load_model.side_effect = TypeError("could not be deserialized")
+    monkeypatch.setitem(sys.modules, "keras", keras)
+    (tmp_path / "net.keras").write_bytes(zipped("model.weights.h5"))
+    with pytest.raises(TypeError, match="could not be deserialized"):
+        load_keras(tmp_path / "net.keras", trusted=False)
