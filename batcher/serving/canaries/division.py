@@ -4,6 +4,7 @@
 |---|---|
 | there is none, since only one version is there | that version |
 | is running | the canary by its share, the stable version the rest |
+| is running, and the stable version was removed | the canary |
 | was promoted | the canary; the stable version where the canary cannot |
 | was rolled back | the stable version |
 
@@ -114,6 +115,8 @@ class CanaryDivision:
             return trial.candidate
         if trial.stable in fitting:
             return trial.stable
+        if trial.candidate in fitting and self._version(trial.stable) is None:
+            return trial.candidate  # nobody brings the other one back
         raise none_ready(self._name, [trial.stable])
 
     def heard(self, version: str, seconds: float, error: BaseException | None) -> None:

@@ -139,6 +139,14 @@ def test_while_the_stable_version_loads_the_canary_answers_nobody_else() -> None
     assert set(ask(memory, 100)) == {"3", "5"}
 
 
+def test_where_the_stable_version_is_removed_the_canary_answers() -> None:
+    memory = server(model("3"), model("5"), canary={"steps": [1, 100]})
+    assert ask(memory, 100)["3"] > 90
+    memory.server.lifecycle.forget(memory.server.find("m", "3"))
+    assert ask(memory, 100) == {"5": 100}
+    memory.work()
+
+
 def test_until_the_canary_is_there_the_stable_version_answers() -> None:
     memory = server(model("3"))
     assert ask(memory, 20) == {"3": 20}
