@@ -89,7 +89,7 @@ def pull_version(store: str, version: str, to: Path) -> None:
     Download(opened, found, lambda text: click.echo(f"{found.title}: {text}", err=True)).run(
         partial, notes
     )
-    partial.rename(target)
+    _put(found, partial, target)
     shutil.rmtree(notes, ignore_errors=True)
     click.echo(f"{found.title} is in {target}")
 
@@ -134,6 +134,24 @@ def remove_version(store: str, version: str) -> None:
     click.echo(f"{name}/{number} is removed from {address}, {count} files")
 
 
+def _put(version: StoredVersion, fetched: Path, target: Path) -> None:
+    """Put what was `fetched` of a version to `target`, and Triton's files above it. Raises OSError.
+
+    Raises ConfigError: other files are above it.
+    """
+    if not version.inner:
+        fetched.rename(target)
+        return
+    above = {path: target.with_name(path.name) for path in fetched.iterdir() if path.is_file()}
+    for path, there in above.items():
+        if there.exists() and there.read_bytes() != path.read_bytes():
+            raise ConfigError(f"{str(there)!r}: expected the file of {version.title}; got another")
+    for path, there in above.items():
+        path.replace(there)
+    (fetched / version.inner).rename(target)
+    shutil.rmtree(fetched)
+
+
 def _opened(store: str) -> tuple[str, Store]:
     """Return the address of `store`, and the store. Raises ConfigError."""
     if not is_store(store):
@@ -156,7 +174,8 @@ def _opened_to_write(store: str) -> tuple[str, WritableStore]:
 def _parsed(version: str) -> tuple[str, int | None]:
     """Return the model and the number in MODEL/VERSION; None without a number."""
     name, slash, number = version.partition("/")
-    if slash and not number.isdecimal():
+    # Without a name it would be a version of any model: scripts have variables that are empty.
+    if not name or (slash and not number.isdecimal()):
         raise ConfigError(f"expected MODEL/VERSION, as in digits/3; got {version!r}")
     return name, int(number) if slash else None
 

@@ -195,6 +195,8 @@ def test_a_folder_may_be_the_store(folder: Path, tmp_path: Path) -> None:
         (("push", ".", ADDRESS, "--name", "_new"), "servers pass over such names"),
         (("rm", ADDRESS, "digits"), "expected MODEL/VERSION"),
         (("rm", ADDRESS, "digits/9"), "expected a version that is there; got digits/9"),
+        (("rm", ADDRESS, "/3"), "expected MODEL/VERSION, as in digits/3; got '/3'"),
+        (("pull", ADDRESS, ""), "expected MODEL/VERSION, as in digits/3; got ''"),
     ],
 )
 def test_a_mistake_ends_with_its_reason(
@@ -210,6 +212,47 @@ def test_a_mistake_ends_with_its_reason(
     text = run(*words, status=1)
     assert why in text
     assert "hidden" not in text
+
+
+def test_a_version_that_names_a_file_which_is_not_there_is_not_pushed(
+    folder: Path, store: MemoryStore
+) -> None:
+    (folder / "model.yaml").write_text("file: ./net.onnx\nsample: more.npy\n")
+    words = "expected names of files in that folder; got 'more.npy'"
+    assert words in run("push", folder, ADDRESS, status=1)
+    assert store.files == {}
+    (folder / "model.yaml").write_text("file: ./net.onnx\n")
+    assert "digits/3 is in" in run("push", folder, ADDRESS)
+
+
+def test_a_version_of_tritons_is_fetched_with_its_file_above_it(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    store.files = {"net/config.pbtxt": b"backend: 'onnxruntime'"}
+    store.files |= {f"net/{number}/model.onnx": number.encode() for number in ("01", "2")}
+    for version in ("net", "net/1"):
+        run("pull", ADDRESS, version, "--to", tmp_path)
+    found = {
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+    assert found == {
+        "net/config.pbtxt": b"backend: 'onnxruntime'",
+        "net/1/model.onnx": b"01",
+        "net/2/model.onnx": b"2",
+    }
+    assert {path.name for path in (tmp_path / "net").iterdir()} == {"config.pbtxt", "1", "2"}
+    store.files |= {"net/config.pbtxt": b"backend: 'pytorch'", "net/3/model.pt": b"3"}
+    words = "expected the file of net/3; got another"
+    assert words in run("pull", ADDRESS, "net/3", "--to", tmp_path, status=1)
+
+
+def test_a_folder_in_the_place_of_the_sums_is_refused(folder: Path, store: MemoryStore) -> None:
+    (folder / "SHA256SUMS").mkdir()
+    (folder / "SHA256SUMS/x").touch()
+    assert "got both with the name 'SHA256SUMS'" in run("push", folder, ADDRESS, status=1)
+    assert store.files == {}
 
 
 @pytest.mark.parametrize("kind", ["circle", "pipe", "nowhere", "far"])

@@ -188,11 +188,15 @@ def _damage(names: Sequence[str]) -> ConfigError:
     )
 
 
-def _check_there(who: str, named: Sequence[str], names: set[str]) -> None:
+def missing_of(named: Sequence[str], names: set[str]) -> list[str]:
+    """Return which files or folders that are `named` are not among the files with `names`."""
     # A SavedModel is a folder.
     folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
-    missing = sorted({name.rstrip("/") for name in named} - names - folders)
-    if missing:
+    return sorted({name.removeprefix("./").rstrip("/") for name in named} - names - folders)
+
+
+def _check_there(who: str, named: Sequence[str], names: set[str]) -> None:
+    if missing := missing_of(named, names):
         raise Incomplete(
             f"the upload has not ended: {who} names {brief(missing[0], 200)}, which is not there"
         )

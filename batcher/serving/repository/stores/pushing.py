@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from batcher.config.model_files import files_named_in
 from batcher.config.saved_model.definition import is_saved_model
 from batcher.config.saved_model.signatures import FILE as SAVED_MODEL
 from batcher.config.triton.model_config import CONFIG, config_of
+from batcher.core.error_text import brief
 from batcher.core.names import MAX_VERSION_DIGITS, is_number, name_fault
 from batcher.errors import ConfigError
 from batcher.serving.repository.left_out import DEFINITION, is_no_model
 from batcher.serving.repository.stores.checksums import SUMS, sha256_of
+from batcher.serving.repository.stores.download import missing_of
 from batcher.serving.repository.stores.names import names_fault
 from batcher.serving.repository.stores.store import NoCreation, Store, WritableStore
 from batcher.serving.repository.stores.versions import DEFINITIONS, StoredVersion, versions_in
@@ -162,8 +165,14 @@ def _files_in(folder: Path) -> list[str]:
         )
     found = [path.relative_to(folder).as_posix() for path in _paths(folder, frozenset())]
     found = [name for name in found if name != SUMS]  # it is made anew
-    if fault := names_fault(found):
+    if fault := names_fault([*found, SUMS]):
         raise ConfigError(f"{str(folder)!r}: {fault}")
+    named = files_named_in(folder / DEFINITION) if DEFINITION in found else []
+    if missing := missing_of(named, {*found}):
+        raise ConfigError(
+            f"{str(folder / DEFINITION)!r}: expected names of files in that folder; got "
+            f"{brief(missing[0], 200)}: servers would wait for it for ever"
+        )
     return found
 
 
