@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -11,18 +13,26 @@ from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError
 from batcher.serving.model_version import GONE
 from batcher.serving.repository.disk import ModelDisk
+from batcher.serving.repository.fetching import Choose
+from batcher.serving.repository.listing import Known
 from batcher.serving.repository.loads import Loads
 from batcher.serving.repository.looks import Looks
 from batcher.serving.repository.reading import (
     Change,
+    Seen,
     Standing,
+    after_look,
     at_look,
     at_reload,
     at_reload_wanted,
+    find_sound,
 )
 from batcher.serving.repository.remote import RemoteModels
 from batcher.serving.repository.rollout import Rollout
 from batcher.serving.server import ModelServer
+
+ReadChange = Callable[[ServerSettings, Path, Standing, Known], Change]
+"""Returns what changes, as `at_reload` or `after_look`. Raises ConfigError. Disk thread."""
 
 
 class Comparison:
@@ -41,30 +51,25 @@ class Comparison:
     def rollout(self, settings: ServerSettings) -> Deferred[Rollout]:
         """Work out what other `settings`, and what has changed on disk, mean for the models."""
         standing = self._standing()
-        fetched = self._fetch(settings, standing, patient=True)
-        change = fetched.addCallback(lambda _: self._read_change(settings, standing))
+        fetched = self._remote.fetch(settings, _chosen(settings, standing))
+        change = fetched.addCallback(lambda _: self._read(at_reload, settings, standing))
         return change.addCallback(_warned).addCallbacks(self._rollout, self._refused)
 
-    def _fetch(self, settings: ServerSettings, standing: Standing, patient: bool) -> Deferred[None]:
-        """Fetch what is to serve."""
-        choose = partial(at_reload_wanted, settings, standing=standing)
-        return self._remote.fetch(settings, choose, patient)
-
-    def _read_change(self, settings: ServerSettings, standing: Standing) -> Deferred[Change]:
+    def _read(
+        self, read: ReadChange, settings: ServerSettings, standing: Standing
+    ) -> Deferred[Change]:
         base = self._disk.base
-        return self._disk.read(lambda: at_reload(settings, base, standing, self._remote.known()))
+        return self._disk.read(lambda: read(settings, base, standing, self._remote.known()))
 
-    def look(self) -> Deferred[tuple[list[str], list[str]]]:
-        """Fetch what is new in stores, and look at all folders, without changing anything.
-
-        Fires with the models that seem to have changed, and with warnings for the log.
-        """
+    def look(self) -> Deferred[Seen]:
+        """Fetch what is new in stores, and look at all folders, without changing anything."""
         settings, standing, base = self._loads.settings, self._standing(), self._disk.base
 
-        def look() -> tuple[list[str], list[str]]:
+        def look() -> Seen:
             return at_look(settings, base, standing, self._remote.known(), self._looks)
 
-        fetched = self._fetch(settings, standing, patient=False)
+        choose = _chosen(settings, standing)
+        fetched = self._remote.fetch(settings, choose, patient=False, find=find_sound)
         return fetched.addCallback(lambda _: self._disk.read(look))
 
     def rollouts(self, names: list[str]) -> Deferred[list[Rollout]]:
@@ -75,7 +80,7 @@ class Comparison:
             each = [self._rollout(change.of(name)) for name in names]
             return [rollout for rollout in each if rollout.coming or rollout.going]
 
-        change = self._read_change(self._loads.settings, self._standing())
+        change = self._read(after_look, self._loads.settings, self._standing())
         return change.addCallback(rollouts)
 
     def _rollout(self, change: Change) -> Rollout:
@@ -101,6 +106,11 @@ class Comparison:
             {key: source for key, source in sources.items() if key in up},
             {key: source.overrides for key, source in sources.items()},
         )
+
+
+def _chosen(settings: ServerSettings, standing: Standing) -> Choose:
+    """Return what chooses the versions that are to serve."""
+    return partial(at_reload_wanted, settings, standing=standing)
 
 
 def _warned(change: Change) -> Change:

@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 from batcher.config.settings import ServerSettings
 from batcher.core.waiters import Waiters
 from batcher.errors import ConfigError, DeadlineExceeded
-from batcher.serving.repository.folders import find_models
 from batcher.serving.repository.listing import Known, Listing
+from batcher.serving.repository.reading import find_sound
 from batcher.workers.pool import CpuPool
 
 Result = TypeVar("Result")
@@ -60,7 +60,7 @@ class ModelDisk:
         return reading.addErrback(_explain)
 
     def listing(self, settings: ServerSettings) -> Deferred[Listing]:
-        """List every version of every model, as `find_models` does and fails; may be cancelled."""
+        """List every version of every model, as `find_sound` does and fails; may be cancelled."""
         listing = self._listing
         if listing is None or listing.begun or listing.settings is not settings:
             listing = self._listing = _Listing(settings, self.base, self.known)
@@ -87,7 +87,7 @@ class _Listing:
     def run(self) -> Listing:
         """List the folders. Disk thread."""
         self.begun = True
-        return find_models(self.settings, self._base, self._known())
+        return find_sound(self.settings, self._base, self._known())
 
     def wait(self) -> Deferred[Listing]:
         """Return a Deferred of the folders. Reactor thread."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError
 from batcher.serving.repository.folders import find_models
-from batcher.serving.repository.listing import Listing, ModelFolder
+from batcher.serving.repository.listing import Known, Listing, ModelFolder
 from batcher.serving.repository.reading import served
 from batcher.serving.repository.stores.address import check_address, is_store
 from batcher.serving.repository.stores.cache import StoreCache
@@ -27,6 +27,9 @@ from batcher.serving.repository.stores.stores import Place, Stores
 
 Choose = Callable[[Listing], Iterable[ModelFolder]]
 """Returns which of the versions that are there are to be on the disk. Raises ConfigError."""
+
+Find = Callable[[ServerSettings, Path, Known], Listing]
+"""Returns what there is, as `find_models` or `find_sound`. Raises ConfigError."""
 
 
 def places_of(settings: ServerSettings) -> list[Place]:
@@ -66,34 +69,29 @@ def fetch(
     choose: Choose,
     in_use: frozenset[str] = frozenset(),
     patient: bool = True,
+    find: Find = find_models,
 ) -> None:
     """Have on the disk what `choose` chooses. The thread of the stores, or of a command.
 
     Versions `in_use`, known by their digests, stay in the cache. With `patient`, versions are
-    waited for that are seen for the first time.
+    waited for that are seen for the first time. What there is to choose from says `find`.
 
     Raises:
-        ConfigError: what `find_models` and `choose` raise; or an address is wrong.
+        ConfigError: what `find` and `choose` raise; or an address is wrong.
     """
     places = places_of(settings)
     if not places and not stores.known:
         return
     stores.cache.max_bytes = settings.store_cache_bytes
     stores.look(places, patient)
-    chosen = fetch_chosen(stores, settings, base, choose)
+    chosen = fetch_chosen(stores, choose, lambda: find(settings, base, stores.known))
     stores.cache.hold_only(in_use | chosen)
 
 
-def fetch_chosen(
-    stores: Stores, settings: ServerSettings, base: Path, choose: Choose
-) -> frozenset[str]:
-    """Fetch what `choose` chooses of what is known already, and return its digests."""
+def fetch_chosen(stores: Stores, choose: Choose, find: Callable[[], Listing]) -> frozenset[str]:
+    """Fetch what `choose` chooses of what `find` finds, and return its digests."""
     while True:
-        chosen = [
-            folder.stored
-            for folder in choose(find_models(settings, base, stores.known))
-            if folder.stored is not None
-        ]
+        chosen = [folder.stored for folder in choose(find()) if folder.stored is not None]
         missing = [version for version in chosen if not stores.cache.hold(version)]
         if not missing:
             return frozenset(version.digest for version in chosen)

@@ -18,8 +18,6 @@ as they are.
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -49,33 +47,63 @@ from batcher.serving.repository.listing import Known, Listing, ModelFolder, Reas
 from batcher.serving.repository.stores.address import is_store, plain_address
 from batcher.serving.repository.stores.one_file import FileAddress, file_address
 from batcher.serving.repository.stores.stores import Place, StoreListing
+from batcher.serving.repository.version_folders import (
+    Version,
+    model_folders,
+    numbered_folders,
+    version_folders,
+)
+
+_NOTHING: Known = MappingProxyType({})
 
 
 def find_models(
-    settings: ServerSettings, base: Path, known: Known = MappingProxyType({})
+    settings: ServerSettings, base: Path, known: Known = _NOTHING, lenient: bool = False
 ) -> Listing:
     """List every version of every model, in the repositories or at a path of its own.
 
     `settings` say where to look; relative paths start from the folder `base`, usually that of the
-    configuration file. `known` is what is known of the stores that `settings` name.
+    configuration file. `known` is what is known of the stores that `settings` name. A model that
+    `settings` name and that cannot be read is an error, or if `lenient` among the unread.
 
-    Raises ConfigError: a folder is missing or holds no version, or a setting names a model that is
-    nowhere or cannot be read.
+    Raises ConfigError: a repository is missing, or such a model.
     """
-    found, unread, misplaced = _models_of_repositories(settings, base, known)
-    for name, own in settings.models.items():
-        _check_name(name, f"{settings.origin('models', name)}: models")
-        place = f"{settings.origin('models', name)}: models.{name}"
-        if own.path is not None:
-            found[name] = _at_path(name, own, base, place, known)
-        elif name not in found:
-            why = reason_for(name, unread) or reason_for(name, misplaced)
-            there = f"no such model in the repository, which has: {', '.join(found) or 'none'}"
-            fault = f"expected a model that can be read; {why}" if why else there
-            raise ConfigError(f"{place}: {fault}")
-    folders = [folder for folders in found.values() for folder in folders]
-    absent = [line for name in settings.models for line in _absent(name, found[name], settings)]
-    return Listing(folders, unread, misplaced, absent)
+    there = _models_of_repositories(settings, base, known)
+    for name in settings.models:
+        try:
+            there.models[name] = _of_settings(name, settings, base, known, there)
+        except ConfigError as err:
+            if not lenient:
+                raise
+            there.models.pop(name, None)
+            there.unread[name, ""] = str(err)
+    named = [(name, there.models[name]) for name in settings.models if name in there.models]
+    absent = [line for each in named for line in _absent(*each, settings)]
+    folders = [folder for folders in there.models.values() for folder in folders]
+    return Listing(folders, there.unread, there.misplaced, absent)
+
+
+def _of_settings(
+    name: str, settings: ServerSettings, base: Path, known: Known, there: Found
+) -> list[ModelFolder]:
+    """Return the versions of the model `name`, which settings name; some are `there` already.
+
+    Raises ConfigError.
+    """
+    own, place = settings.models[name], f"{settings.origin('models', name)}: models"
+    _check_name(name, place)
+    if own.path is not None:
+        return _at_path(name, own, base, f"{place}.{name}", known)
+    if name not in there.models:
+        raise ConfigError(f"{place}.{name}: {_not_there(name, there)}")
+    return there.models[name]
+
+
+def _not_there(name: str, there: Found) -> str:
+    """Return what is wrong with a setting of the model `name`, which is not among those `there`."""
+    if why := reason_for(name, there.unread) or reason_for(name, there.misplaced):
+        return f"expected a model that can be read; {why}"
+    return f"no such model in the repository, which has: {', '.join(there.models) or 'none'}"
 
 
 def _absent(name: str, folders: list[ModelFolder], settings: ServerSettings) -> list[str]:
@@ -97,6 +125,7 @@ class Found(NamedTuple):
     misplaced: Reasons
 
 
+_UNDERSCORE = "expected a name that begins with no `_`: such folders are passed over; rename it"
 _TWICE = "expected a name of its own; a repository that is named before has a model of this name"
 
 
@@ -174,9 +203,13 @@ def _models_of_repository(settings: ServerSettings, base: Path, place: str) -> F
     misplaced: Reasons = {}
     for entry in _entries_of_repository(settings, base, place):
         faults: dict[str, str] = {}
-        versions = _versions(entry, faults)
+        versions = version_folders(entry, faults)
         unread.update({(entry.name, version): reason for version, reason in faults.items()})
-        if not faults and not is_no_model(entry.name):
+        if is_no_model(entry.name):
+            if versions and entry.name.startswith("_"):
+                misplaced[entry.name, ""] = _UNDERSCORE
+            continue
+        if not faults:
             reasons = _reasons(entry, versions)
             misplaced.update({(entry.name, name): reason for name, reason in reasons.items()})
             if "" in reasons:
@@ -184,7 +217,7 @@ def _models_of_repository(settings: ServerSettings, base: Path, place: str) -> F
         if versions:
             try:
                 _check_name(entry.name, f"{entry.parent}")
-                found[entry.name] = _folders_of(entry.name, versions, str(entry))
+                found[entry.name] = model_folders(entry.name, versions, str(entry))
             except ConfigError as err:  # it keeps no other model from serving
                 unread[entry.name, ""] = str(err)
     return Found(found, unread, misplaced)
@@ -198,7 +231,7 @@ def _reasons(entry: Path, versions: list[Version]) -> dict[str, str]:
     if not entry.is_dir():
         reason = reason_of_file(entry) if entry.is_file() else ""
         return {"": reason} if reason else {}
-    numbered = _numbered(entry)
+    numbered = numbered_folders(entry)
     if not versions:
         return {"": reason_of_model(entry, numbered)}
     if versions[0].folder == entry:
@@ -226,11 +259,19 @@ def _at_path(
         _check_unsaid(own, place, address)
         return folders
     path, entry = split_entry(base / str(own.path))
-    if path.is_file() or entry or (path.suffix in MODEL_SUFFIXES and not path.is_dir()):
+    if entry or _is_of_file(path, place):
         single = SingleFile(path.absolute(), entry, *said_of_file)
         return [ModelFolder(name, "1", path.parent, single)]
     _check_unsaid(own, place, path.name)
     return _model_folders(name, path, place)
+
+
+def _is_of_file(path: Path, place: str) -> bool:
+    """Return whether `path`, which is named at `place`, is that of one file. Raises ConfigError."""
+    try:
+        return path.is_file() or (path.suffix in MODEL_SUFFIXES and not path.is_dir())
+    except OSError as err:
+        raise ConfigError(f"{place}: expected a path that can be read; {err}") from err
 
 
 def _check_unsaid(own: ModelOverrides, place: str, folder: str) -> None:
@@ -318,80 +359,17 @@ def _of_single(path: Path, settings: ServerSettings, base: Path) -> list[ModelFo
 def _model_folders(name: str, folder: Path, place: str) -> list[ModelFolder]:
     """Return the versions in `folder`, of a model that is named at `place`. Raises ConfigError."""
     faults: dict[str, str] = {}
-    versions = _versions(folder, faults)
+    versions = version_folders(folder, faults)
     if faults:
         raise ConfigError(
             f"{place}: expected folders that can be read; {'; '.join(faults.values())}"
         )
     if not versions:
         what = folder.name
-        why = reason_of_model(folder, _numbered(folder)) if folder.is_dir() else "no such folder"
+        is_there = folder.is_dir()
+        why = reason_of_model(folder, numbered_folders(folder)) if is_there else "no such folder"
         raise ConfigError(
             f"{place}: expected version folders (1, 2, …) with a {DEFINITION} in {what!r}, or a "
             f"{DEFINITION} itself; got none: {why}"
         )
-    return _folders_of(name, versions, place)
-
-
-class Version(NamedTuple):
-    """The folder of a version, and its number."""
-
-    number: int
-    folder: Path
-
-
-def _folders_of(name: str, versions: list[Version], place: str) -> list[ModelFolder]:
-    """Return `versions` of the model `name`. Raises ConfigError: two have one number."""
-    if len({version.number for version in versions}) < len(versions):
-        raise ConfigError(
-            f"{place}: expected one folder a version; got "
-            f"{', '.join(version.folder.name for version in versions)}"
-        )
-    return [ModelFolder(name, str(version.number), version.folder) for version in versions]
-
-
-def _versions(folder: Path, faults: dict[str, str]) -> list[Version]:
-    """Return the versions in `folder`, by their numbers; `folder` itself where it is version 1.
-
-    Why one cannot be read goes into `faults` by its name, and by the empty name for `folder`.
-    """
-    try:
-        entries = list(folder.iterdir())
-    except OSError as err:
-        _note_unread(folder, err, faults, "")
-        return []
-    found = [
-        Version(int(entry.name), entry)
-        for entry in entries
-        if is_number(entry.name) and _is_version(entry, faults)
-    ]
-    if not found and not faults and is_defined(folder):
-        # The path of a model may be the folder of one of its versions.
-        return [Version(int(folder.name) if is_number(folder.name) else 1, folder)]
-    return sorted(found)
-
-
-def _numbered(folder: Path) -> list[Path]:
-    """Return the folders in `folder` that are named by a number, by their numbers."""
-    with suppress(OSError):
-        found = [each for each in folder.iterdir() if is_number(each.name) and each.is_dir()]
-        return sorted(found, key=lambda each: int(each.name))
-    return []
-
-
-def _is_version(folder: Path, faults: dict[str, str]) -> bool:
-    """Return whether `folder` can be read, and holds a `model.yaml` or something in its place."""
-    try:
-        names = os.listdir(folder)
-        return bool(names) and is_defined(folder)
-    except OSError as err:
-        _note_unread(folder, err, faults, str(int(folder.name)))
-        return False
-
-
-def _note_unread(folder: Path, error: OSError, faults: dict[str, str], name: str) -> None:
-    """Note in `faults` why `folder` cannot be read; not if it is a file, or has just gone."""
-    if isinstance(error, FileNotFoundError) and folder.is_symlink():
-        faults[name] = f"{folder} is a link that leads nowhere"
-    elif not isinstance(error, FileNotFoundError | NotADirectoryError):
-        faults[name] = f"{folder}: {error.strerror or error}"
+    return model_folders(name, versions, place)

@@ -121,8 +121,14 @@ def misnamed_versions(folder: Path) -> list[Path]:
     return [
         folder / name
         for name in _names(folder)
-        if not is_number(name) and not is_no_model(name) and (folder / name / DEFINITION).is_file()
+        if not is_number(name) and not is_no_model(name) and _is_file(folder / name / DEFINITION)
     ]
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):  # a folder that nobody may look into holds nothing to advise about
+        return path.is_file()
+    return False
 
 
 def _model_files(names: Sequence[str]) -> list[str]:

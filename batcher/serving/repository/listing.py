@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -77,13 +77,22 @@ class Listing(NamedTuple):
         for warning in self.warnings():
             _log.warn("{warning}", warning=warning)
 
-    def warnings(self) -> list[str]:
-        """Return a line for the log for everything that is left out or absent."""
+    def warnings(self, up: Collection[Key] = ()) -> list[str]:
+        """Return a line for the log for everything that is left out or absent.
+
+        What is `up`, by name and version, serves on where it cannot be read now.
+        """
+        names = {(name, "") for name, _ in up}
         left_out = [
-            f"{_titled(key)} in the repository is left out: {reason}"
-            for key, reason in (*self.unread.items(), *self.misplaced.items())
+            f"{_titled(key)} {_AS_IT_IS if key in up or key in names else _LEFT_OUT}: {reason}"
+            for key, reason in self.unread.items()
         ]
-        return [*self.absent, *left_out]
+        misplaced = [f"{_titled(key)} {_LEFT_OUT}: {why}" for key, why in self.misplaced.items()]
+        return [*self.absent, *left_out, *misplaced]
+
+
+_LEFT_OUT = "in the repository is left out"
+_AS_IT_IS = "is left as it is, and serves on"
 
 
 def _titled(key: Key) -> str:

@@ -63,7 +63,7 @@ class Looks:
         look = _look_at(folders, now)
         before = self._seen.get(name)
         if before is not None and before.marks == look.marks:
-            look = before
+            look = look._replace(since=before.since)
         self._seen[name] = look
         is_steady = look.is_stored or now - look.since >= STEADY_S
         return is_steady and self._compared.get(name) != look.marks
@@ -104,7 +104,7 @@ def nothing_left(listing: Listing, served: set[str]) -> str:
 
     A volume that is not mounted, and a bucket that was emptied by mistake, have no model at all.
     """
-    if served and not listing.folders:
+    if not listing.folders and served - {name for name, _ in listing.unread}:
         return (
             "the model repository has no model any more; what serves goes on (a reload takes it "
             "out of service)"

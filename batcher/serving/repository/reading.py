@@ -26,6 +26,7 @@ from batcher.serving.repository.folders import find_models, settings_for
 from batcher.serving.repository.listing import Known, Listing, ModelFolder, reason_for
 from batcher.serving.repository.looks import Looks, nothing_left
 from batcher.serving.repository.source import VersionSource, source_of
+from batcher.serving.repository.stores.address import is_store
 from batcher.serving.repository.stores.versions import Key
 from batcher.workers.thread import ModelLoader
 
@@ -111,19 +112,56 @@ class Change(NamedTuple):
         )
 
 
+class Seen(NamedTuple):
+    """What a look has shown.
+
+    Attributes:
+        names: of the models that seem to have changed.
+        warnings: for the log.
+        left_out: why something in the repository is not served, by its path there.
+    """
+
+    names: list[str]
+    warnings: list[str]
+    left_out: dict[str, str]
+
+
 def at_look(
     settings: ServerSettings, base: Path, standing: Standing, known: Known, looks: Looks
-) -> tuple[list[str], list[str]]:
-    """Return the models that seem to have changed, and what is to be warned of.
-
-    Raises ConfigError. Disk thread.
-    """
-    listing = find_models(settings, base, known)
-    served = {name for name, _ in standing.sources}
-    if reason := nothing_left(listing, served):
-        return [], [reason]
+) -> Seen:
+    """Return what has changed since the look before. Raises ConfigError. Disk thread."""
+    listing = find_sound(settings, base, known)
+    up = {name for name, _ in standing.sources}
+    warnings = listing.warnings(standing.sources)
+    if reason := nothing_left(listing, up):
+        return Seen([], [reason, *warnings], listing.left_out)
     wanted = at_reload_wanted(settings, listing, standing)
-    return looks.changed(wanted, served, time.monotonic()), listing.warnings()
+    return Seen(looks.changed(wanted, up, time.monotonic()), warnings, listing.left_out)
+
+
+def find_sound(settings: ServerSettings, base: Path, known: Known) -> Listing:
+    """Return what `find_models` finds; what one model lacks holds up no other one.
+
+    Among the unread are models that settings name and that are not there, and those whose settings
+    contradict each other: of `config.yaml` and `config.pbtxt` each may be right by itself.
+
+    Raises ConfigError: a repository is missing. Disk thread, or that of the stores.
+    """
+    listing = find_models(settings, base, known, lenient=True)
+    by_name = _by_name(listing.folders)
+    unread = dict(listing.unread)
+    for name, folders in by_name.items():
+        try:
+            for each in served(folders, settings):
+                settings_for(each, settings)
+        except ConfigError as err:
+            unread[name, ""] = str(err)
+    for name in settings.load_at_start or ():
+        if name not in by_name:
+            place = f"{settings.origin('load_at_start')}: load_at_start"
+            unread.setdefault((name, ""), f"{place}: it is not there")
+    sound = [folder for folder in listing.folders if (folder.name, "") not in unread]
+    return listing._replace(folders=sound, unread=unread)
 
 
 def at_start(
@@ -134,9 +172,27 @@ def at_start(
     Raises ConfigError. Disk thread.
     """
     listing = find_models(settings, base, known)
+    _check_any(settings, listing)
     folders = loaded_at_start(settings, listing)
     versions = [_define(source_of(folder, settings, {})) for folder in folders]
     return versions, listing
+
+
+def _check_any(settings: ServerSettings, listing: Listing) -> None:
+    """Check that a place in a store is no empty one: a mistyped address is as empty as any.
+
+    Not where models may come later. Raises ConfigError.
+    """
+    places = settings.repositories
+    may_come = settings.watch_repository_s or settings.model_control == "explicit"
+    is_empty = not (listing.folders or listing.unread or listing.misplaced)
+    if is_empty and places and all(map(is_store, places)) and not may_come:
+        raise ConfigError(
+            f"{settings.origin('model_repository')}: model_repository: expected models in "
+            f"{', '.join(places)}, such as NAME/1/model.yaml; there is none: look at the address, "
+            "put one there with `batcher models push`, or set watch_repository_s to wait for the "
+            "first one"
+        )
 
 
 def at_load(
@@ -159,6 +215,20 @@ def at_reload(settings: ServerSettings, base: Path, standing: Standing, known: K
     Disk thread.
     """
     listing = find_models(settings, base, known)
+    _check_at_start(settings, listing)
+    return _compared(settings, standing, listing)
+
+
+def after_look(settings: ServerSettings, base: Path, standing: Standing, known: Known) -> Change:
+    """Return what changes by the files, of models that are sound. Raises ConfigError.
+
+    Disk thread.
+    """
+    return _compared(settings, standing, find_sound(settings, base, known))
+
+
+def _compared(settings: ServerSettings, standing: Standing, listing: Listing) -> Change:
+    """Return what changes where `listing` is what is there. Raises ConfigError."""
     wanted = at_reload_wanted(settings, listing, standing)
     sources = [
         source_of(folder, settings, standing.overrides.get(key, {}), standing.sources.get(key))
@@ -168,10 +238,12 @@ def at_reload(settings: ServerSettings, base: Path, standing: Standing, known: K
     staying = listing.folders if settings.model_control == "explicit" else wanted
     # What serves goes on where its folder cannot be read for a while.
     unread = {key for key in standing.sources if not listing.unread.keys().isdisjoint(_names(key))}
+    going_on = unread - {source.key for source in sources}
     return Change(
         [_define(source) for source in coming],
         frozenset((folder.name, folder.version) for folder in staying) | unread,
-        sum(source.instances for source in sources),
+        sum(source.instances for source in sources)
+        + sum(standing.sources[key].instances for key in going_on),
         listing,
     )
 
@@ -200,7 +272,7 @@ def at_reload_wanted(
     Where clients load and unload models, a model that a client has loaded or unloaded is left as it
     is.
     """
-    from_start = loaded_at_start(settings, listing)
+    from_start = _from_start(settings, listing)
     if settings.model_control == "none":
         return from_start
     return [
@@ -212,11 +284,19 @@ def at_reload_wanted(
 
 def loaded_at_start(settings: ServerSettings, listing: Listing) -> list[ModelFolder]:
     """Return the versions in `listing` that serve from the start. Raises ConfigError."""
+    _check_at_start(settings, listing)
+    return _from_start(settings, listing)
+
+
+def _from_start(settings: ServerSettings, listing: Listing) -> list[ModelFolder]:
     folders, wanted = served(listing.folders, settings), settings.load_at_start
-    if wanted is None:
-        return folders
-    known = {folder.name for folder in folders}
-    for name in wanted:
+    return [folder for folder in folders if wanted is None or folder.name in wanted]
+
+
+def _check_at_start(settings: ServerSettings, listing: Listing) -> None:
+    """Check that the models of `load_at_start` are there. Raises ConfigError."""
+    known = {folder.name for folder in listing.folders}
+    for name in settings.load_at_start or ():
         if name not in known:
             expected = f"load_at_start: expected of {', '.join(sorted(known)) or 'none'}"
             why = reason_for(name, listing.unread) or reason_for(name, listing.misplaced)
@@ -224,7 +304,6 @@ def loaded_at_start(settings: ServerSettings, listing: Listing) -> list[ModelFol
                 f"{settings.origin('load_at_start')}: {expected}; got {name!r}"
                 f"{', which cannot be read: ' * bool(why)}{why}"
             )
-    return [folder for folder in folders if folder.name in wanted]
 
 
 def served(folders: list[ModelFolder], settings: ServerSettings) -> list[ModelFolder]:
@@ -232,16 +311,24 @@ def served(folders: list[ModelFolder], settings: ServerSettings) -> list[ModelFo
 
     Raises ConfigError: the setting names a version that is not there.
     """
-    names = dict.fromkeys(folder.name for folder in folders)
-    chosen = {name: _chosen(name, folders, settings) for name in names}
+    chosen = {
+        name: _chosen(name, of_model, settings) for name, of_model in _by_name(folders).items()
+    }
     return [folder for folder in folders if folder.version in chosen[folder.name]]
 
 
-def _chosen(name: str, folders: list[ModelFolder], settings: ServerSettings) -> Collection[str]:
-    """Return which versions of the model `name` may serve. Raises ConfigError."""
-    there = [folder.version for folder in folders if folder.name == name]
+def _by_name(folders: list[ModelFolder]) -> dict[str, list[ModelFolder]]:
+    """Return the `folders` of each model."""
+    found: dict[str, list[ModelFolder]] = {}
+    for folder in folders:
+        found.setdefault(folder.name, []).append(folder)
+    return found
+
+
+def _chosen(name: str, of_model: list[ModelFolder], settings: ServerSettings) -> Collection[str]:
+    """Return which of the versions `of_model`, called `name`, may serve. Raises ConfigError."""
+    there = [folder.version for folder in of_model]
     # One `config.pbtxt` stands above all versions; of a store it is there with each that is.
-    of_model = [folder for folder in folders if folder.name == name]
     known = next((folder for folder in of_model if folder.folder.is_dir()), of_model[0])
     own = settings_for(known, settings)
     if own.versions == "all":

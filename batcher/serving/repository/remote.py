@@ -15,9 +15,10 @@ from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, DeadlineExceeded
-from batcher.serving.repository.fetching import Choose, fetch, make_stores, places_of
+from batcher.serving.repository.fetching import Choose, Find, fetch, make_stores, places_of
+from batcher.serving.repository.folders import find_models
 from batcher.serving.repository.listing import Known, Listing, ModelFolder
-from batcher.serving.repository.reading import served
+from batcher.serving.repository.reading import find_sound, served
 from batcher.serving.repository.source import VersionSource
 from batcher.serving.server import ModelServer
 
@@ -62,14 +63,19 @@ class RemoteModels:
         return self._stores.known
 
     def fetch(
-        self, settings: ServerSettings, choose: Choose, patient: bool = True
+        self,
+        settings: ServerSettings,
+        choose: Choose,
+        patient: bool = True,
+        find: Find = find_models,
     ) -> Deferred[None]:
         """List the stores of `settings`, and have on the disk what `choose` chooses.
 
-        Versions that are seen for the first time are waited for if `patient`. Fails with
-        ConfigError, also where `choose` raises it, and with Draining if the server stops.
+        Versions that are seen for the first time are waited for if `patient`. What there is to
+        choose from says `find`. Fails with ConfigError, also where `choose` or `find` raises it,
+        and with Draining if the server stops.
         """
-        return maybeDeferred(self._fetch, settings, choose, patient)
+        return maybeDeferred(self._fetch, settings, choose, patient, find)
 
     def fetch_model(self, settings: ServerSettings, name: str) -> Deferred[None]:
         """Have on the disk what serves of the model `name`; fails as `fetch` does."""
@@ -77,9 +83,11 @@ class RemoteModels:
         def choose(listing: Listing) -> list[ModelFolder]:
             return served([each for each in listing.folders if each.name == name], settings)
 
-        return self.fetch(settings, choose)
+        return self.fetch(settings, choose, find=find_sound)
 
-    def _fetch(self, settings: ServerSettings, choose: Choose, patient: bool) -> Deferred[None]:
+    def _fetch(
+        self, settings: ServerSettings, choose: Choose, patient: bool, find: Find
+    ) -> Deferred[None]:
         if not places_of(settings) and not self._stores.known:
             return succeed(None)
         in_use = frozenset(
@@ -87,7 +95,7 @@ class RemoteModels:
             for source in self.sources.values()
             if source.folder.stored is not None
         )
-        work = partial(fetch, self._stores, settings, self._base, choose, in_use, patient)
+        work = partial(fetch, self._stores, settings, self._base, choose, in_use, patient, find)
         server = self._server
         fetching = server.pools.stores.run(0, server.seconds() + STORE_WAIT_S, work)
         return fetching.addErrback(_explain)

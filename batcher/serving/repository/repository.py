@@ -37,6 +37,7 @@ from batcher.serving.repository.loads import Loads
 from batcher.serving.repository.overrides import check_overrides
 from batcher.serving.repository.reading import (
     FoundVersion,
+    Seen,
     at_start,
     loaded_at_start,
     served,
@@ -155,7 +156,12 @@ class ModelRepository:
 
         Fires with the models that seem to have changed, and with warnings for the log.
         """
-        return self._comparison.look()
+
+        def seen(seen: Seen) -> tuple[list[str], list[str]]:
+            self._note_left_out(seen.left_out)
+            return seen.names, seen.warnings
+
+        return self._comparison.look().addCallback(seen)
 
     def change(
         self, names: list[str], make: Callable[[list[Rollout]], Deferred[None]]

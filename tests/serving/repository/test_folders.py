@@ -154,6 +154,17 @@ def test_what_no_model_was_meant_to_be_is_not_named(tmp_path: Path, file: str) -
     assert find_models(ServerSettings(), tmp_path).warnings() == []
 
 
+@pytest.mark.parametrize("name", [".digits.new", "lost+found", "__pycache__", "_old"])
+def test_a_folder_that_is_passed_over_is_no_model_even_with_versions(
+    tmp_path: Path, name: str
+) -> None:
+    make(tmp_path, "models/b/1", f"models/{name}/1")
+    listing = find_models(ServerSettings(), tmp_path)
+    assert [folder.name for folder in listing.folders] == ["b"]
+    # Whoever names it so may have meant a model.
+    assert [key[0] for key in listing.misplaced] == [name] * name.startswith("_")
+
+
 def test_a_folder_that_is_empty_is_named(tmp_path: Path) -> None:
     (tmp_path / "models/a").mkdir(parents=True)
     assert find_models(ServerSettings(), tmp_path).left_out == {

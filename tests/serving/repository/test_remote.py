@@ -145,6 +145,27 @@ def test_a_store_that_never_answered_is_the_reason_of_a_failed_start(
     remote.serving.end()
 
 
+def test_a_place_with_nothing_in_it_ends_the_start(tmp_path: Path, store: MemoryStore) -> None:
+    store.files["readme.txt"] = b""
+    remote = Remote(tmp_path)
+    failure = remote.wait(remote.repository.start())
+    assert isinstance(failure.value, ConfigError)
+    assert f"expected models in {ADDRESS}, such as NAME/1/model.yaml; there is none" in str(
+        failure.value
+    )
+    remote.serving.end()
+
+
+@pytest.mark.parametrize("settings", [{"watch_repository_s": 10}, {"model_control": "explicit"}])
+def test_a_place_with_nothing_in_it_is_waited_at_where_models_may_come(
+    tmp_path: Path, store: MemoryStore, settings: dict[str, Any]
+) -> None:
+    remote = Remote(tmp_path, **settings)
+    remote.start()
+    assert list(remote.serving.server) == []
+    remote.serving.end()
+
+
 def test_clients_load_from_the_store(tmp_path: Path, store: MemoryStore) -> None:
     remote = Remote(tmp_path, model_control="explicit", load_at_start=())
     remote.start()

@@ -329,7 +329,7 @@ def test_who_asks_for_the_index_meanwhile_shares_one_listing(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = SlowDisk()
-    monkeypatch.setattr("batcher.serving.repository.disk.find_models", disk)
+    monkeypatch.setattr("batcher.serving.repository.disk.find_sound", disk)
     first = repository.repository.versions()
     repository.serving.loop.run_until(lambda: disk.looks == 1)
     later = [repository.repository.versions() for _ in range(50)]

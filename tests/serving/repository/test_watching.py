@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from twisted.logger import LogEvent, globalLogPublisher
 
 from batcher.serving.model_version import ModelVersion
 from batcher.serving.repository import fetching, looks, reading
 from batcher.serving.repository.stores import stores as stores_module
+from batcher.serving.repository.watching import RepositoryWatch
 from tests.serving.repository.test_remote import ADDRESS, put
 from tests.serving.repository.test_repository import CODE, Repository, write
 from tests.support.memory_store import MemoryStore
@@ -53,6 +56,20 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores_module, "STEADY_S", 0.0)
     monkeypatch.setattr(looks, "STEADY_S", 0.0)
     monkeypatch.setattr(looks, "FRESH_NS", 0)
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Return the lines that the watch has logged."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_namespace") == RepositoryWatch.__module__:
+            lines.append(str(event["log_format"]).format(**event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
 
 
 @pytest.fixture
@@ -165,11 +182,96 @@ def test_a_folder_without_permission_is_named_and_what_serves_goes_on(watching: 
     (watching.folder / "m").chmod(0o755)
 
 
+def triton(folder: Path) -> None:
+    """Put a version there by a `config.pbtxt` that is right by itself."""
+    (folder / "2").mkdir()
+    (folder / "2/model.onnx").write_bytes(b"")
+    (folder / "config.pbtxt").write_text(
+        "backend: 'onnxruntime' dynamic_batching {"
+        " preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 1000 }"
+    )
+
+
+def vanish(folder: Path) -> None:
+    folder.rename(folder.with_name(f".{folder.name}"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "harm", "named"),
+    [
+        ({"models": {"other": {"max_batch_size": 4}}}, triton, "preferred_batch_sizes: expected"),
+        ({"models": {"other": {"path": "models/other"}}}, vanish, "models.other: expected"),
+        ({"models": {"other": {}}}, vanish, "models.other: no such model"),
+        ({"models": {"other": {"versions": [1]}}}, vanish, "models.other: no such model"),
+        ({"load_at_start": ["m", "other"]}, vanish, "load_at_start: it is not there"),
+    ],
+    ids=["config.pbtxt", "path", "settings", "versions", "load_at_start"],
+)
+def test_a_model_whose_settings_or_folder_are_wrong_is_left_as_it_is_and_holds_up_no_other(
+    tmp_path: Path,
+    said: list[str],
+    settings: dict[str, Any],
+    harm: Callable[[Path], None],
+    named: str,
+) -> None:
+    write(tmp_path / "models/m/1")
+    write(tmp_path / "models/other/1", "3")
+    defaults = {"device": "cpu"}
+    watching = Watching(tmp_path, model_control="none", defaults=defaults, **settings)
+    watching.start()
+    other = watching.serving.server.find("other")
+    watching.poll()
+    harm(watching.folder / "other")
+    write(watching.folder / "m/2", "5")
+    watching.poll(2)
+    assert watching.answer() == [5]
+    assert watching.serving.server.find("other") is other
+    assert watching.ready == {"m/2", "other/1"}
+    (line,) = [line for line in said if line.startswith("other is left as it is")]
+    assert named in line
+    watching.serving.end()
+
+
+def test_one_version_of_a_list_that_vanishes_leaves_the_model_as_it_is(tmp_path: Path) -> None:
+    for number in ("1", "2"):
+        write(tmp_path / "models/m" / number, number)
+    settings = {"model_control": "none", "defaults": {"device": "cpu"}}
+    watching = Watching(tmp_path, models={"m": {"versions": [1, 2]}}, **settings)
+    watching.start()
+    vanish(watching.folder / "m/2")
+    write(watching.folder / "other/1", "3")
+    watching.poll()
+    assert watching.ready == {"m/1", "m/2", "other/1"}
+    watching.serving.end()
+
+
+def test_a_folder_beside_the_versions_that_nobody_may_look_into_harms_no_model(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (watching.folder / "m/backup").mkdir()
+    (watching.folder / "locked").mkdir()
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.parent.name in ("backup", "locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    write(watching.folder / "m/2", "5")
+    watching.poll()
+    assert watching.ready == {"m/2", "other/1"}
+
+
 def test_what_cannot_be_read_is_left_out(watching: Watching) -> None:
     (watching.folder / "lost+found").mkdir()
     (watching.folder / "gone").symlink_to("nowhere")
     watching.poll(2)
     assert watching.ready == {"m/1", "other/1"}
+    assert list(watching.serving.server.left_out) == ["gone"]
+    (watching.folder / "gone").unlink()
+    watching.poll()
+    assert watching.serving.server.left_out == {}
 
 
 def test_a_repository_without_any_model_takes_nothing_out_of_service(watching: Watching) -> None:

@@ -37,6 +37,9 @@ _RETRY: dict[str, Any] = {
     "max_retries": 2,
     "retry_timeout": timedelta(seconds=20),
 }
+_LISTING_CLIENT = {**_CLIENT, "read_timeout": "15s"}
+_LISTING_RETRY = {**_RETRY, "retry_timeout": timedelta(seconds=10)}
+"""A page of a listing takes a second, and people wait for the first one."""
 
 
 class Bucket:
@@ -57,8 +60,13 @@ class Bucket:
         self._obstore = obstore
         open_any: Callable[..., ObjectStore] = from_url  # its overloads know no dictionaries
         try:
-            options = {**_CLIENT, **_certificates(), "allow_http": _may_lack_tls(address)}
-            self._store = open_any(address, client_options=options, retry_config=_RETRY)
+            options = {**_certificates(), "allow_http": _may_lack_tls(address)}
+            self._store = open_any(
+                address, client_options={**_CLIENT, **options}, retry_config=_RETRY
+            )
+            self._lists = open_any(
+                address, client_options={**_LISTING_CLIENT, **options}, retry_config=_LISTING_RETRY
+            )
         except (obstore.exceptions.BaseError, ValueError, OSError) as err:
             raise ConfigError(f"{address}: {_text(err)}") from None
 
@@ -81,7 +89,7 @@ class Bucket:
         listed by itself, and the name stands for all of the folder that has it.
         """
         try:
-            for chunk in self._obstore.list(self._store, prefix or None):
+            for chunk in self._obstore.list(self._lists, prefix or None):
                 yield from map(_stored, chunk)
         except self._obstore.exceptions.InvalidPathError as err:
             yield from self._files_by_folder(prefix, err)
@@ -89,7 +97,7 @@ class Bucket:
     def _files_by_folder(self, prefix: str, error: Exception) -> Iterator[StoredFile]:
         invalid = self._obstore.exceptions.InvalidPathError
         try:
-            inside = self._obstore.list_with_delimiter(self._store, prefix or None)
+            inside = self._obstore.list_with_delimiter(self._lists, prefix or None)
         except invalid:
             if not prefix:
                 raise error from None  # the first one names the file

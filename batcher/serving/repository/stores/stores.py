@@ -131,6 +131,9 @@ class Stores:
 
     def _list(self, place: Place) -> StoreListing:
         address = place.address
+        if address not in self._stores:
+            # At once: a store that is away says nothing for some seconds.
+            _log.info("listing {address}", address=address)
         store = self._store(address)
         try:
             files = store.list("")

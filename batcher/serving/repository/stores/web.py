@@ -43,6 +43,9 @@ INDEX = "index.json"
 TIMEOUT_S = 30.0
 """Seconds of silence after which a server counts as away."""
 
+LISTING_S = 15.0
+"""The same where folders are listed: people wait for the first listing."""
+
 MAX_LISTING_BYTES = 16 << 20
 """Bytes of an index or of a page of links."""
 
@@ -117,7 +120,7 @@ class WebStore:
 
     def head(self, name: str) -> StoredFile:
         """Return what the server tells of the file `name`. Raises OSError."""
-        with self._answer(name, "HEAD") as answer:
+        with self._answer(name, "HEAD", seconds=LISTING_S) as answer:
             size = answer.headers.get("Content-Length")
             if size is None or not (size.isascii() and size.isdecimal()):
                 raise OSError(f"expected a Content-Length, a number; got {brief(size, 50)}")
@@ -127,7 +130,7 @@ class WebStore:
     def _get(self, name: str, missing: bool) -> bytes | None:
         """Return a listing; None if it is not there and may be `missing`. Raises OSError."""
         try:
-            with self._answer(name) as answer:
+            with self._answer(name, seconds=LISTING_S) as answer:
                 content = _body(answer, MAX_LISTING_BYTES)
         except FileNotFoundError:
             if missing:
@@ -141,14 +144,18 @@ class WebStore:
 
     @contextmanager
     def _answer(
-        self, name: str, method: str = "GET", headers: dict[str, str] | None = None
+        self,
+        name: str,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        seconds: float = TIMEOUT_S,
     ) -> Iterator[Any]:
         """Ask for the file `name`; what fails until the end of the block is an OSError."""
         try:
             request = Request(self._url(name), method=method, headers=headers or {})
             if self._authorization:
                 request.add_unredirected_header("Authorization", self._authorization)
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=seconds) as answer:
                 yield answer
         except FileChanged:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,7 @@ from batcher.errors import ConfigError
 from batcher.serving.repository.stores import stores
 from batcher.serving.repository.stores.store import StoredFile
 from batcher.serving.repository.stores.stores import AGAIN_S, STEADY_S
-from tests.serving.repository.stores.conftest import PLACE, Bench
+from tests.serving.repository.stores.conftest import ADDRESS, PLACE, Bench
 from tests.support.memory_store import MemoryStore
 
 
@@ -26,6 +27,24 @@ def test_a_version_that_is_seen_first_is_waited_for(bench: Bench) -> None:
     assert folder is not None
     assert (folder / "f").read_text() == "x"
     assert folder.parts[-2:] == ("m", "1")
+
+
+def test_a_store_is_named_before_it_is_listed_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    log = SimpleNamespace(info=lambda text, **words: events.append(text.format(**words)))
+    monkeypatch.setattr(stores, "_log", log)
+    listing = bench.store.list
+
+    def slow(prefix: str) -> list[StoredFile]:
+        events.append("listed")
+        return listing(prefix)
+
+    monkeypatch.setattr(bench.store, "list", slow)
+    bench.look()
+    bench.look()
+    assert events == [f"listing {ADDRESS}", "listed", "listed"]
 
 
 def test_what_is_there_from_an_earlier_start_is_not_waited_for(bench: Bench) -> None:
