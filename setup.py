@@ -36,6 +36,7 @@ TEXT = ["tokenizers>=0.20"]
 STORES = ["obstore>=0.9"]
 PARQUET = ["pyarrow>=18"]
 REDIS = ["txredisapi>=1.6"]
+ZEROMQ = ["pyzmq>=26"]
 BUILD_ONNX = ["onnx>=1.17"]
 # The weights are in this version's wheel, which is the last of its name.
 OCR = ["rapidocr-onnxruntime>=1.4.4,<1.5; python_version < '3.13'", *ONNX, *BUILD_ONNX]
@@ -55,6 +56,7 @@ TEST = [
     *STORES,
     *PARQUET,
     *REDIS,
+    *ZEROMQ,
     *BUILD_ONNX,
     *SKLEARN,
 ]
@@ -160,6 +162,7 @@ setup(
         "stores": STORES,
         "parquet": PARQUET,
         "redis": REDIS,
+        "zeromq": ZEROMQ,
         "ocr": OCR,
         "test": TEST,
         "test-clients": TEST_CLIENTS,

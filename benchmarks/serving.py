@@ -23,11 +23,13 @@ class Running(NamedTuple):
         pid: id of its process.
         http: `http://host:port`.
         grpc: `host:port` of its gRPC port; None without one.
+        zeromq: address of its ZeroMQ socket; None without one.
     """
 
     pid: int
     http: str
     grpc: str | None
+    zeromq: str | None = None
 
 
 class Served(NamedTuple):
@@ -79,10 +81,11 @@ def server_process(
         )
     try:
         assert process.stdout is not None
-        found = re.search(r"ready on (\S+)(?: and grpc://(\S+))?", process.stdout.readline())
+        ready = r"ready on (\S+)(?: and grpc://(\S+))?(?: and ((?:tcp|ipc)://\S+))?"
+        found = re.search(ready, process.stdout.readline())
         if found is None:
             raise RuntimeError("the server did not become ready")
-        yield Running(process.pid, found[1], found[2])
+        yield Running(process.pid, *found.groups())
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -64,6 +64,9 @@ setup(
     package_dir={"": "src"},
     packages=find_namespace_packages(str(HERE / "src")),
     install_requires=["numpy>=2.0", "orjson>=3.10", "httptools>=0.6.4"],
-    extras_require={"twisted": ["twisted[tls]>=24.10"]},
+    extras_require={
+        "twisted": ["twisted[tls]>=24.10"],
+        "zeromq": ["pyzmq>=26", "msgpack>=1.1"],
+    },
     cmdclass={"build_py": BuildWithPath},
 )

@@ -85,7 +85,8 @@ These routes of the Open Inference Protocol answer 501, with what the server has
 {", ".join(map(_title, refused))}.
 
 Over gRPC, where `grpc_port` is set: {_grpc_calls()} of `inference.GRPCInferenceService`,
-`grpc.health.v1.Health` and server reflection.
+`grpc.health.v1.Health` and server reflection. Over [ZeroMQ](../zeromq.md), where `zeromq` is set:
+inferences with raw tensors, and every route above that is read by `GET` or infers by `POST`.
 
 ## Formats
 

@@ -127,8 +127,10 @@ def _extras(settings: ServerSettings, base: Path) -> Iterator[Finding]:
 
 def _need_of(extra: str, settings: ServerSettings, base: Path) -> str:
     """Return what of the configuration needs `extra`; empty if nothing does."""
-    if extra == "grpc":
-        return "grpc_port" if settings.grpc_port is not None else ""
+    fronts = {"grpc": ("grpc_port", settings.grpc_port), "zeromq": ("zeromq", settings.zeromq)}
+    if extra in fronts:
+        name, value = fronts[extra]
+        return name if value is not None else ""
     if extra == "parquet":
         return ""  # a batch job names its files, no setting does
     if extra == "redis":
@@ -203,8 +205,7 @@ def _shared_memory() -> Finding:
 def _ports(settings: ServerSettings) -> Iterator[Finding]:
     if settings.unix_socket is not None:
         yield Finding("socket", "ok", f"{settings.unix_socket} (unix_socket)")
-    for name in ("port", "grpc_port", "agent_check_port"):
-        port = getattr(settings, name)
+    for name, port in (("port", settings.port), ("grpc_port", settings.grpc_port)):
         if not port or (name == "port" and settings.unix_socket is not None):
             continue
         if reason := _why_taken(settings.host, port):

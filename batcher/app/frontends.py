@@ -1,7 +1,6 @@
-"""The ways in to one server: HTTP and, where the settings have a port for it, gRPC.
+"""The ways in to one server: HTTP and, where the settings have addresses, gRPC and ZeroMQ.
 
-Beside them there may be a port on which a balancer learns the server's weight. The service opens,
-renews and ends all of them together:
+The service opens, renews and ends all together:
 
     open ──► renew, at each reload ──► close ──► drain ──► stop
 
@@ -10,20 +9,17 @@ renews and ends all of them together:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.interfaces import IListeningPort
 
 from batcher.app.jobs.server_jobs import ServerJobs
 from batcher.config.settings import ServerSettings
 from batcher.core.forks import bound_address, forget, keep_from_forks
 from batcher.core.installing import how_to_install
 from batcher.errors import ConfigError, Draining
-from batcher.frontends.agent_check import listen_for_checks
 from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.disclosure import disclosure_of
@@ -36,12 +32,12 @@ from batcher.frontends.web.front import Front
 from batcher.frontends.web.klein_app import klein_site
 from batcher.frontends.web.limits import Limits
 from batcher.frontends.web.listening.twisted_ports import Listen, twisted_listen
-from batcher.serving.monitoring.server_weight import ServerWeight
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
 
 if TYPE_CHECKING:
     from batcher.frontends.grpc.front import RpcFront
+    from batcher.frontends.zeromq.front import ZeromqFront
 
 
 class Answering(NamedTuple):
@@ -59,7 +55,7 @@ class Answering(NamedTuple):
 
 
 class Frontends:
-    """HTTP and gRPC in front of one model server. Reactor thread.
+    """HTTP, gRPC and ZeroMQ in front of one model server. Reactor thread.
 
     Attributes:
         front: all connections of HTTP.
@@ -72,10 +68,8 @@ class Frontends:
     _bound: tuple[int | str, ...] = ()
     """TCP ports and the path of the Unix socket, once they are open."""
 
-    _checks: Sequence[IListeningPort] = ()
-    """Ports on which a balancer asks for the weight."""
-
     _grpc: RpcFront | None = None
+    _zeromq: ZeromqFront | None = None
     _listening: Listening | None = None
 
     def __init__(
@@ -136,8 +130,8 @@ class Frontends:
         """
         self.front.start()
         tls = self.read_tls()
-        opening = self._open_grpc().addCallback(lambda _: self._open_http(tls))
-        return opening.addCallback(self._opened)
+        opening = self._open_grpc().addCallback(lambda _: self._open_zeromq())
+        return opening.addCallback(lambda _: self._open_http(tls)).addCallback(self._opened)
 
     def _open_grpc(self) -> Deferred[None]:
         settings = self._settings
@@ -147,36 +141,38 @@ class Frontends:
             # Here, since gRPC is an extra that most servers are installed without.
             from batcher.frontends.grpc.front import RpcFront
         except ImportError as err:
-            place = settings.origin("grpc_port")
-            raise ConfigError(
-                f"{place}: grpc_port: expected the extra grpc; got none: {err}. It comes with "
-                f"{how_to_install('grpc')}"
-            ) from err
+            raise _missing(settings, "grpc_port", "grpc", err) from err
         server, log = self._server, self._answer_log
         self._grpc = RpcFront(server, self._repository, settings, self._base, server.clock, log)
         return self._grpc.open()
 
+    def _open_zeromq(self) -> None:
+        settings = self._settings
+        if settings.zeromq is None:
+            return
+        self._check_open()
+        try:
+            # Here, since ZeroMQ is an extra as well.
+            from batcher.frontends.zeromq.front import ZeromqFront
+        except ImportError as err:
+            raise _missing(settings, "zeromq", "zeromq", err) from err
+        server, router = self._server, self.front.router
+        where = (settings, self._base, self._reactor)
+        front = ZeromqFront(server, router, *where, self._answer_log, server.metrics.zeromq)
+        front.open()
+        self._zeromq = front
+
     def _open_http(self, tls: Tls | None) -> Deferred[Listening]:
         self._check_open()
-        checks = self._open_checks()
         listeners = open_sockets(self._settings, self._base)
         addresses = [address_of(listener, tls is not None) for listener in listeners]
-        if self._grpc is not None:
-            addresses.append(self._grpc.address)
+        others = [each for each in (self._grpc, self._zeromq) if each is not None]
+        addresses += [each.address for each in others]
         self.address = " and ".join(addresses)
-        grpc = self._grpc.bound if self._grpc is not None else ()
-        self._bound = (*map(bound_address, listeners), *grpc, *checks)
+        bound = [address for each in others for address in each.bound]
+        self._bound = (*map(bound_address, listeners), *bound)
         keep_from_forks(addresses=self._bound)
         return self._listen(self.front, listeners, tls)
-
-    def _open_checks(self) -> tuple[int, ...]:
-        """Tell the weight to whoever asks, if there is a port for it; return that port."""
-        port = self._settings.agent_check_port
-        if port is None:
-            return ()
-        weight = ServerWeight(self._server)
-        self._checks = listen_for_checks(self._reactor, self._settings.host, port, weight.percent)
-        return (port,)
 
     def _opened(self, listening: Listening) -> None:
         self._listening = listening
@@ -195,6 +191,8 @@ class Frontends:
         self.front.renew(*answering)
         if self._grpc is not None:
             self._grpc.renew(settings)
+        if self._zeromq is not None:
+            self._zeromq.renew(settings, answering.router)
 
     def renew_tls(self, tls: Tls) -> None:
         """Show the certificate in the files of `tls` to clients that connect from now on."""
@@ -206,9 +204,6 @@ class Frontends:
     def close(self) -> Deferred[Any]:
         """Take no more connections of HTTP; fires when no port is open."""
         self._closed = True
-        # A server that takes this one's place may ask for the same port.
-        for port in self._checks:
-            maybeDeferred(port.stopListening)
         return (
             maybeDeferred(self._listening.close) if self._listening is not None else succeed(None)
         )
@@ -217,10 +212,20 @@ class Frontends:
         """Take no more requests; fires when every client has its answers and all are closed."""
         connections = self.front.drain()
         calls = self._grpc.drain() if self._grpc is not None else succeed(None)
-        return DeferredList([connections, calls])
+        requests = self._zeromq.drain() if self._zeromq is not None else succeed(None)
+        return DeferredList([connections, calls, requests])
 
     def stop(self) -> Deferred[Any]:
         """Cut off clients that are still there, after what is written; fires when none is left."""
         calls = self._grpc.stop() if self._grpc is not None else succeed(None)
-        stopped = DeferredList([self.front.stop(), calls])
+        requests = self._zeromq.stop() if self._zeromq is not None else succeed(None)
+        stopped = DeferredList([self.front.stop(), calls, requests])
         return stopped.addCallback(lambda _: forget(addresses=self._bound))
+
+
+def _missing(settings: ServerSettings, name: str, extra: str, reason: ImportError) -> ConfigError:
+    """Return the error of the setting `name`, which needs an extra that is not installed."""
+    return ConfigError(
+        f"{settings.origin(name)}: {name}: expected the extra {extra}; got none: {reason}. It "
+        f"comes with {how_to_install(extra)}"
+    )

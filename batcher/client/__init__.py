@@ -26,6 +26,7 @@ from batcher.client.errors import (
     NotConnected,
 )
 from batcher.client.response_reading import InferResult
+from batcher.client.server_address import CurveKeys
 from batcher.client.tensors import Bfloat16
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ClientFailure",
+    "CurveKeys",
     "DeadlineExceeded",
     "InferResult",
     "InferenceFailed",

@@ -19,10 +19,11 @@ from typing import Any, Self, TypeVar
 from batcher.client.attempts import UNTIL_READY, Attempts, ClientOptions, checked_options
 from batcher.client.connection_pool import Turn
 from batcher.client.errors import AnswerLost, ClientFailure, NotConnected
-from batcher.client.http_exchange import ResponseReader
+from batcher.client.http_exchange import ResponseReader, request_bytes
 from batcher.client.pooled_calls import PooledCalls
 from batcher.client.readiness import Readiness
 from batcher.client.request_building import (
+    HttpRequest,
     Inputs,
     MetadataOperation,
     Operation,
@@ -32,6 +33,7 @@ from batcher.client.request_building import (
 )
 from batcher.client.response_reading import HttpResponse, InferResult
 from batcher.client.retrying import RetryPolicy
+from batcher.client.server_address import CurveKeys
 
 _NEXT_ADDRESS_S = 0.25
 """Seconds after which the next address of a host is tried as well, as RFC 8305 has it."""
@@ -62,6 +64,7 @@ class AsyncClient:
         ssl_context: what an `https` server must prove, in place of the system's usual.
         connect: opens a connection in place of the one to `address`, for a Unix socket, say:
             `lambda made: asyncio.get_running_loop().create_unix_connection(made, path)`.
+        curve: as for `Client`.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class AsyncClient:
         api_key: str = "",
         ssl_context: SSLContext | None = None,
         connect: Connect | None = None,
+        curve: CurveKeys | None = None,
     ) -> None:
         """Connect to nothing yet; the class says what the arguments are.
 
@@ -81,8 +85,9 @@ class AsyncClient:
             ValueError: an argument is not what it should be.
         """
         self._options = checked_options(address, timeout, retries, api_key)
-        self._connect = connect or _tcp(self._options, ssl_context)
-        self._calls = _Calls(self._options, connections, self._connect)
+        connect = connect or _tcp(self._options, ssl_context)
+        kind = _ZeromqCalls if self._options.address.endpoint else _Calls
+        self._calls = kind(self._options, connections, connect, curve)
 
     async def infer(
         self,
@@ -184,11 +189,11 @@ class _Connection(asyncio.Protocol):
         """
         return self.is_reusable and not self._has_come
 
-    def ask(self, data: bytes) -> asyncio.Future[HttpResponse]:
+    def ask(self, request: HttpRequest) -> asyncio.Future[HttpResponse]:
         """Send a request."""
         self._reader.expect()
         self._answer = self._calls.loop.create_future()
-        self._transport.write(data)
+        self._transport.write(request_bytes(request, self._calls.options))
         return self._answer
 
     def abort(self) -> None:
@@ -236,14 +241,21 @@ class _Connection(asyncio.Protocol):
             )
 
 
-class _Calls(PooledCalls[_Connection]):
+class _Calls(PooledCalls[Any]):
     """The calls of one client, in one loop."""
 
-    def __init__(self, options: ClientOptions, connections: int, connect: Connect) -> None:
+    def __init__(
+        self,
+        options: ClientOptions,
+        connections: int,
+        connect: Connect,
+        curve: CurveKeys | None = None,
+    ) -> None:
         super().__init__(options, connections)
         self._connect = connect
+        self._curve = curve
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.open_connections: set[_Connection] = set()
+        self.open_connections: set[Any] = set()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -282,7 +294,7 @@ class _Calls(PooledCalls[_Connection]):
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def connect(self, seconds: float) -> _Connection:
+    async def connect(self, seconds: float) -> Any:
         connection = _Connection(self)
         try:
             async with asyncio.timeout(seconds):
@@ -293,7 +305,7 @@ class _Calls(PooledCalls[_Connection]):
             ) from err
         return connection
 
-    def turn(self) -> tuple[Turn[_Connection], asyncio.Future[None]]:
+    def turn(self) -> tuple[Turn[Any], asyncio.Future[None]]:
         waiting: asyncio.Future[None] = self.loop.create_future()
         return Turn(lambda: None if waiting.done() else waiting.set_result(None)), waiting
 
@@ -305,6 +317,27 @@ class _Calls(PooledCalls[_Connection]):
     def stop(self, timer: asyncio.TimerHandle | None) -> None:
         if timer is not None:
             timer.cancel()
+
+
+class _ZeromqCalls(_Calls):
+    """The calls of one client over ZeroMQ, in one loop."""
+
+    async def connect(self, seconds: float) -> Any:
+        # here, since only such an address needs the library
+        from batcher.client.zeromq_async import AsyncZeromqConnection
+
+        connection = AsyncZeromqConnection(self.options, self._curve, self.loop, self._gone)
+        self.open_connections.add(connection)
+        try:
+            await connection.connected(seconds)
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    def _gone(self, connection: Any) -> None:
+        self.open_connections.discard(connection)
+        self.ended(connection)
 
 
 def _expire(waiting: asyncio.Future[Any], attempts: Attempts[Any]) -> None:

@@ -19,9 +19,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from batcher.client.attempts import UNTIL_READY, Attempts, checked_options
+from batcher.client.attempts import UNTIL_READY, Attempts, ClientOptions, checked_options
 from batcher.client.errors import ClientClosed, ClientFailure
-from batcher.client.http_exchange import request_bytes
 from batcher.client.request_building import (
     Inputs,
     MetadataOperation,
@@ -32,7 +31,8 @@ from batcher.client.request_building import (
 )
 from batcher.client.response_reading import HttpResponse, InferResult
 from batcher.client.retrying import RetryPolicy
-from batcher.client.shared_sockets import SharedSockets, tcp
+from batcher.client.server_address import CurveKeys
+from batcher.client.shared_sockets import Connect, Connection, SharedSockets, tcp
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,8 @@ class Client:
     of the `with` block.
 
     Args:
-        address: address of the server, as `http://localhost:8080`.
+        address: address of the server, as `http://localhost:8080`, or with the extra `zeromq`
+            `zmq://localhost:8082` or `zmq:///run/batcher.zmq`.
         timeout: seconds for a whole call, all its attempts included, unless the call names its own
             `timeout`; infinity for no limit.
         retries: most attempts of a call after the first.
@@ -54,6 +55,7 @@ class Client:
         ssl_context: what an `https` server must prove, in place of the system's usual.
         connect: makes a connected socket within so many seconds, in place of one to `address`, for
             a Unix socket, say.
+        curve: keys for a server of ZeroMQ that asks for some.
         seconds: a clock that never goes back.
         sleep: waits for so many seconds.
     """
@@ -68,6 +70,7 @@ class Client:
         api_key: str = "",
         ssl_context: SSLContext | None = None,
         connect: Callable[[float], socket] | None = None,
+        curve: CurveKeys | None = None,
         seconds: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -77,8 +80,8 @@ class Client:
             ValueError: an argument is not what it should be.
         """
         self._options = checked_options(address, timeout, retries, api_key)
-        connect = connect or tcp(self._options.address, ssl_context)
-        self._sockets = SharedSockets(connections, connect, seconds)
+        opened = _opened(self._options, connect, ssl_context, curve, seconds)
+        self._sockets = SharedSockets(connections, opened, seconds)
         self._seconds = seconds
         self._sleep = sleep
         _CLIENTS.add(self._sockets)
@@ -172,12 +175,38 @@ class Client:
         connection = self._sockets.take(attempts)
         try:
             request, _ = attempts.next_request(self._seconds())
-            response = connection.ask(request_bytes(request, self._options), attempts)
+            response = connection.ask(request, attempts)
         except BaseException:
             self._sockets.end(connection)
             raise
         self._sockets.give_back(connection)
         return response
+
+
+def _opened(
+    options: ClientOptions,
+    connect: Connect | None,
+    ssl_context: SSLContext | None,
+    curve: CurveKeys | None,
+    seconds: Callable[[], float],
+) -> Callable[[float], Any]:
+    """Return what opens a connection, of HTTP or of ZeroMQ as the address says."""
+    if not options.address.endpoint:
+        made = connect or tcp(options.address, ssl_context)
+        return lambda left: Connection(made(left), options, seconds)
+    # here, since only such an address needs the library
+    from batcher.client.zeromq_blocking import ZeromqConnection
+
+    def connected(left: float) -> ZeromqConnection:
+        connection = ZeromqConnection(options, curve, seconds)
+        try:
+            connection.connect(left)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    return connected
 
 
 _CLIENTS: WeakSet[SharedSockets] = WeakSet()

@@ -26,10 +26,11 @@ from zope.interface import implementer
 from batcher.client.attempts import UNTIL_READY, Attempts, ClientOptions, checked_options
 from batcher.client.connection_pool import Turn
 from batcher.client.errors import AnswerLost, ClientFailure, NotConnected
-from batcher.client.http_exchange import ResponseReader
+from batcher.client.http_exchange import ResponseReader, request_bytes
 from batcher.client.pooled_calls import PooledCalls
 from batcher.client.readiness import Readiness
 from batcher.client.request_building import (
+    HttpRequest,
     Inputs,
     MetadataOperation,
     Operation,
@@ -39,6 +40,7 @@ from batcher.client.request_building import (
 )
 from batcher.client.response_reading import HttpResponse, InferResult
 from batcher.client.retrying import CONNECT_TIMEOUT_S, RetryPolicy
+from batcher.client.server_address import CurveKeys
 
 Result = TypeVar("Result")
 
@@ -59,6 +61,7 @@ class TwistedClient:
         api_key: key whose quota the requests are charged to.
         endpoint: connects in place of the one to `address`, for another TLS setup or a Unix
             socket.
+        curve: as for `Client`.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class TwistedClient:
         connections: int = 100,
         api_key: str = "",
         endpoint: IStreamClientEndpoint | None = None,
+        curve: CurveKeys | None = None,
     ) -> None:
         """Connect to nothing yet; the class says what the arguments are.
 
@@ -79,8 +83,7 @@ class TwistedClient:
         """
         self._options = checked_options(address, timeout, retries, api_key)
         self._reactor = reactor
-        own = endpoint or _endpoint(reactor, self._options)
-        self._exchanges = _Exchanges(self._options, connections, reactor, own)
+        self._exchanges = _exchanges(self._options, connections, reactor, endpoint, curve)
         self._calls: set[Deferred[Any]] = set()
 
     def infer(
@@ -180,11 +183,11 @@ class _Connection(Protocol):
         """Return the connection, once its TLS is agreed upon if it has any."""
         return self if self._handshake is None else self._handshake
 
-    def ask(self, data: bytes) -> Deferred[HttpResponse]:
+    def ask(self, request: HttpRequest) -> Deferred[HttpResponse]:
         """Send a request."""
         self._reader.expect()
         answer = self._answer = Deferred()
-        self.transport.write(data)
+        self.transport.write(request_bytes(request, self._calls.options))
         return answer
 
     def abort(self) -> None:
@@ -254,7 +257,7 @@ class _Factory(Factory):
         return _Connection(self._calls)
 
 
-class _Exchanges(PooledCalls[_Connection]):
+class _Exchanges(PooledCalls[Any]):
     """The calls of one client, on one reactor."""
 
     def __init__(
@@ -262,15 +265,15 @@ class _Exchanges(PooledCalls[_Connection]):
         options: ClientOptions,
         connections: int,
         reactor: Any,
-        endpoint: IStreamClientEndpoint,
+        endpoint: IStreamClientEndpoint | None,
     ) -> None:
         super().__init__(options, connections)
         self._reactor = reactor
         self._endpoint = endpoint
-        self.open_connections: set[_Connection] = set()
+        self.open_connections: set[Any] = set()
         self._closing: list[Deferred[None]] = []
 
-    def gone(self, connection: _Connection) -> None:
+    def gone(self, connection: Any) -> None:
         """Forget a connection that has ended."""
         self.open_connections.discard(connection)
         self.ended(connection)
@@ -292,7 +295,8 @@ class _Exchanges(PooledCalls[_Connection]):
     async def sleep(self, seconds: float) -> None:
         await deferLater(self._reactor, seconds)
 
-    async def connect(self, seconds: float) -> _Connection:
+    async def connect(self, seconds: float) -> Any:
+        assert self._endpoint is not None
         try:
             connecting: Deferred[Any] = self._endpoint.connect(_Factory(self))
             connecting.addCallback(_Connection.ready)
@@ -308,7 +312,7 @@ class _Exchanges(PooledCalls[_Connection]):
                 f"expected a connection; got none: {err or type(err).__name__}"
             ) from err
 
-    def turn(self) -> tuple[Turn[_Connection], Deferred[None]]:
+    def turn(self) -> tuple[Turn[Any], Deferred[None]]:
         waiting: Deferred[None] = Deferred()
         return Turn(lambda: None if waiting.called else waiting.callback(None)), waiting
 
@@ -326,6 +330,41 @@ class _Exchanges(PooledCalls[_Connection]):
         if self.is_closed and not self.open_connections:
             while self._closing:
                 self._closing.pop().callback(None)
+
+
+class _ZeromqExchanges(_Exchanges):
+    """The calls of one client over ZeroMQ, on one reactor."""
+
+    def __init__(
+        self, options: ClientOptions, connections: int, reactor: Any, curve: CurveKeys | None
+    ) -> None:
+        super().__init__(options, connections, reactor, None)
+        self._curve = curve
+
+    async def connect(self, seconds: float) -> Any:
+        # here, since only such an address needs the library
+        from batcher.client.zeromq_twisted import TwistedZeromqConnection
+
+        connection = TwistedZeromqConnection(self.options, self._curve, self._reactor, self.gone)
+        self.open_connections.add(connection)
+        try:
+            return await connection.connected(seconds)
+        except BaseException:
+            connection.abort()
+            raise
+
+
+def _exchanges(
+    options: ClientOptions,
+    connections: int,
+    reactor: Any,
+    endpoint: IStreamClientEndpoint | None,
+    curve: CurveKeys | None,
+) -> _Exchanges:
+    """Return what makes the calls, over HTTP or ZeroMQ as the address says."""
+    if options.address.endpoint:
+        return _ZeromqExchanges(options, connections, reactor, curve)
+    return _Exchanges(options, connections, reactor, endpoint or _endpoint(reactor, options))
 
 
 def _expire(waiting: Deferred[Any], attempts: Attempts[Any]) -> None:

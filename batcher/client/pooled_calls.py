@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from batcher.client.attempts import Attempts, ClientOptions
 from batcher.client.connection_pool import ConnectionPool, Turn
 from batcher.client.errors import ClientClosed, ClientFailure, NotConnected
-from batcher.client.http_exchange import request_bytes
+from batcher.client.request_building import HttpRequest
 from batcher.client.response_reading import HttpResponse
 from batcher.client.retrying import CONNECT_TIMEOUT_S
 
@@ -36,7 +36,7 @@ class Asked(Protocol):
         """Whether a request may be sent: the server has not closed meanwhile."""
         ...
 
-    def ask(self, data: bytes) -> Awaitable[HttpResponse]:
+    def ask(self, request: HttpRequest) -> Awaitable[HttpResponse]:
         """Send a request; the response comes later."""
         ...
 
@@ -116,7 +116,7 @@ class PooledCalls(ABC, Generic[Connection]):
         connection = await self._connection(attempts)
         try:
             request, _ = attempts.next_request(self.seconds())
-            answer = connection.ask(request_bytes(request, self.options))
+            answer = connection.ask(request)
             timer = self.timer(attempts, answer)
             try:
                 response = await answer

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
+_ZEROMQ = "zmq://"
+MAX_PORT = 65_535
 
 
 class ServerAddress(NamedTuple):
@@ -19,6 +21,7 @@ class ServerAddress(NamedTuple):
         authority: host and port as the `Host` field has them.
         prefix: path before that of each route, without a slash at its end.
         credentials: `user:password` from the address, in base64; empty without.
+        endpoint: where ZeroMQ connects; empty for HTTP.
     """
 
     is_secure: bool
@@ -27,6 +30,25 @@ class ServerAddress(NamedTuple):
     authority: str
     prefix: str
     credentials: str
+    endpoint: str = ""
+
+
+class CurveKeys(NamedTuple):
+    """Keys for ZeroMQ's CURVE, each as 40 characters in Z85, as ZeroMQ's certificates have them.
+
+    Attributes:
+        server: the server's public key.
+        public: the client's public key.
+        secret: the client's secret key.
+    """
+
+    server: str
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        """Return a text without the secret."""
+        return f"CurveKeys(server={self.server!r}, public={self.public!r}, secret=...)"
 
 
 def checked_address(address: str) -> ServerAddress:
@@ -35,6 +57,8 @@ def checked_address(address: str) -> ServerAddress:
     Raises:
         ValueError: it is no address of a server.
     """
+    if address.startswith(_ZEROMQ):
+        return _zeromq_address(address)
     try:
         parts = urlsplit(address)
         host = _ascii_host(parts.hostname or "")
@@ -47,6 +71,21 @@ def checked_address(address: str) -> ServerAddress:
         raise _refusal(address)
     secure, authority = parts.scheme == "https", _authority(host, port, parts.scheme)
     return ServerAddress(secure, host, port, authority, parts.path.rstrip("/"), _credentials(parts))
+
+
+def _zeromq_address(address: str) -> ServerAddress:
+    """Return where `zmq://host:port` leads, or `zmq:///path` of a socket of this machine."""
+    place = address.removeprefix(_ZEROMQ)
+    if place.startswith("/") and len(place) > 1 and " " not in place:
+        return ServerAddress(False, "", 0, "", "", "", f"ipc://{place}")
+    host, _, port = place.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT
+    if not host or not is_port or not _is_visible(host) or set(host) & set("/?#@"):
+        raise ValueError(
+            "address: expected one such as zmq://localhost:8082, or zmq:///run/batcher.zmq; got "
+            f"{address!r}"
+        )
+    return ServerAddress(False, host.strip("[]"), int(port), "", "", "", f"tcp://{place}")
 
 
 def _is_visible(text: str) -> bool:

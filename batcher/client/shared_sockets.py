@@ -11,11 +11,12 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from batcher.client.attempts import Attempts
+from batcher.client.attempts import Attempts, ClientOptions
 from batcher.client.connection_pool import ConnectionPool, Turn
 from batcher.client.errors import AnswerLost, ClientClosed, NotConnected
-from batcher.client.http_exchange import ResponseReader
+from batcher.client.http_exchange import ResponseReader, request_bytes
 from batcher.client.readiness import Readiness
+from batcher.client.request_building import HttpRequest
 from batcher.client.response_reading import HttpResponse
 from batcher.client.retrying import CONNECT_TIMEOUT_S
 from batcher.client.server_address import ServerAddress
@@ -34,6 +35,9 @@ To set the wait of a socket anew is a call of the system, and another thread goe
 
 Connect = Callable[[float], socket]
 """Makes a connected socket within so many seconds."""
+
+Open = Callable[[float], Any]
+"""Makes a connection within so many seconds; raises OSError."""
 
 
 def tcp(server: ServerAddress, ssl_context: SSLContext | None) -> Connect:
@@ -84,8 +88,11 @@ def _connected(server: ServerAddress, seconds: float) -> socket:
 class Connection:
     """A connection of the client's; one request at a time, of one thread."""
 
-    def __init__(self, connected: socket, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, connected: socket, options: ClientOptions, seconds: Callable[[], float]
+    ) -> None:
         """Ask by a connected socket."""
+        self._options = options
         self._socket = connected
         self._seconds = seconds
         self._wait = -1.0  # seconds that the socket waits, once they are set
@@ -102,7 +109,7 @@ class Connection:
         """Whether the last response allows another request."""
         return self._reader.is_reusable
 
-    def ask(self, data: bytes, attempts: Attempts[Any]) -> HttpResponse:
+    def ask(self, request: HttpRequest, attempts: Attempts[Any]) -> HttpResponse:
         """Send a request and return the response.
 
         Raises:
@@ -111,7 +118,7 @@ class Connection:
         """
         self._reader.expect()
         try:
-            broken = self._send(data, attempts)
+            broken = self._send(request_bytes(request, self._options), attempts)
             return self._receive(attempts, broken)
         except TimeoutError as err:
             raise attempts.expired() from err
@@ -168,8 +175,8 @@ class SharedSockets:
         is_closed: whether the client is closed.
     """
 
-    def __init__(self, limit: int, connect: Connect, seconds: Callable[[], float]) -> None:
-        """Keep at most `limit` connections."""
+    def __init__(self, limit: int, connect: Open, seconds: Callable[[], float]) -> None:
+        """Keep at most `limit` connections, which `connect` makes."""
         self._limit = limit
         self._connect = connect
         self._seconds = seconds
@@ -260,12 +267,11 @@ class SharedSockets:
         if seconds_left <= 0:
             raise attempts.expired()
         try:
-            connected = self._connect(min(seconds_left, CONNECT_TIMEOUT_S))
+            connection: Connection = self._connect(min(seconds_left, CONNECT_TIMEOUT_S))
         except OSError as err:
             if attempts.seconds_left(self._seconds()) <= 0:
                 raise attempts.expired() from err
             raise NotConnected(f"expected a connection; got none: {err}") from err
-        connection = Connection(connected, self._seconds)
         with self._lock:
             self._all.add(connection)
         if self.is_closed:  # meanwhile: `close` may not have seen this connection

@@ -19,7 +19,7 @@ def _settings_marked(*marks: TakesEffect) -> frozenset[str]:
 
 
 GRPC_PORT_SETTINGS = _settings_marked(TakesEffect.AT_RELOAD_WITHOUT_GRPC)
-"""Settings that gRPC's library receives when its port is opened."""
+"""Settings that the libraries of gRPC and ZeroMQ receive when their ports are opened."""
 
 LIVE_SETTINGS = _settings_marked(TakesEffect.AT_RELOAD) | GRPC_PORT_SETTINGS
 """Settings that a running server takes over."""
@@ -40,7 +40,8 @@ def restart_reasons(old: ServerSettings, new: ServerSettings) -> list[str]:
 
     A line names the place of the setting, its old value and its new value.
     """
-    live = LIVE_SETTINGS - GRPC_PORT_SETTINGS if old.grpc_port is not None else LIVE_SETTINGS
+    has_port = old.grpc_port is not None or old.zeromq is not None
+    live = LIVE_SETTINGS - GRPC_PORT_SETTINGS if has_port else LIVE_SETTINGS
     return [
         f"{new.origin(name)}: {name}: expected {getattr(old, name)!r} until the server is "
         f"restarted; got {getattr(new, name)!r}"

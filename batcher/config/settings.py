@@ -8,7 +8,6 @@ effect: `Live[…]` at a reload, `AtStart[…]` at the next start (see `TakesEff
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -16,7 +15,6 @@ from typing import Annotated, Any, Literal
 from pydantic import ByteSize, Field, PrivateAttr
 
 from batcher.config.job_settings import JobSettings
-from batcher.config.memory_shares import PARTS, follow_memory
 from batcher.config.model_file import ModelFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.places import levels_of_model_file
@@ -49,8 +47,10 @@ from batcher.config.values import (
     Seconds,
     SecondsOrNone,
     Section,
+    ZeromqAddress,
+    is_reached_from_elsewhere,
 )
-from batcher.core.cores import cores, memory_limit
+from batcher.core.cores import cores
 from batcher.errors import ConfigError
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -90,8 +90,13 @@ class ServerSettings(Section):
         load_at_start: names of the models that are served from the start; None is all models.
         grpc_port: TCP port for gRPC, which needs the extra `grpc`; 0 lets the system choose; None
             serves no gRPC.
-        agent_check_port: TCP port on `host` on which HAProxy's `agent-check` learns the server's
-            weight; None has no such port.
+        zeromq: address for ZeroMQ, which needs the extra zeromq: `tcp://127.0.0.1:8082`, or
+            `ipc://` and the path of a socket, relative to the configuration file; None serves no
+            ZeroMQ. Addresses that other machines reach need `zeromq_key`.
+        zeromq_key: file with the server's secret key for CURVE, as ZeroMQ's certificates are;
+            relative to the configuration file.
+        zeromq_clients: folder with the public certificates (`*.key`) of the clients that may
+            connect; None lets in every client that has the server's public key.
         state_folder: folder for what outlives the server, as the states of trials of new versions;
             relative to the configuration file. It is made when it is needed.
         sagemaker: whether `GET /ping` and `POST /invocations` exist, for Amazon SageMaker.
@@ -173,7 +178,9 @@ class ServerSettings(Section):
     control_hosts: Live[tuple[HostName, ...]] = ()
     load_at_start: Live[tuple[str, ...] | None] = None
     grpc_port: AtStart[Annotated[Integer, Field(ge=0, le=65_535)] | None] = None
-    agent_check_port: AtStart[Annotated[Integer, Field(ge=1, le=65_535)] | None] = None
+    zeromq: AtStart[ZeromqAddress | None] = None
+    zeromq_key: AtStart[str | None] = None
+    zeromq_clients: AtStart[str | None] = None
     state_folder: AtStart[str] = "state"
     sagemaker: Live[bool] = False
     torchserve: Live[bool] = False
@@ -295,24 +302,12 @@ def load_settings(
     override_from_environment(source, environment)
     for key, (flag, value) in (flags or {}).items():
         source.override(key, value, flag)
-    follow_memory(source, _memory_limit(), _SIZES)
     settings = validate(ServerSettings, source, _ELSEWHERE)
     settings._source = source
+    _check_zeromq(settings)
     _check_models(settings)
     return settings
 
-
-@cache
-def _memory_limit() -> int | None:
-    """Return the memory limit of this process at its start: a reload must not find another one."""
-    return memory_limit()
-
-
-_SIZES = {
-    key: (ModelSettings if len(key) > 1 else ServerSettings).model_fields[key[-1]].default
-    for key in PARTS
-}
-"""Sizes that follow the memory, where there is enough of it."""
 
 _OF_PATH = frozenset(ModelOverrides.model_fields) - frozenset(ModelSettings.model_fields)
 """What an entry of `models` says of where the model is, not of how it is run."""
@@ -334,6 +329,13 @@ _ELSEWHERE = {
     **dict.fromkeys(names_at(ServerSettings), "to the top of config.yaml"),
 }
 """Where a setting belongs that stands in a section without it."""
+
+
+def _check_zeromq(settings: ServerSettings) -> None:
+    address = settings.zeromq
+    if address is not None and settings.zeromq_key is None and is_reached_from_elsewhere(address):
+        expected = "an address of this machine alone, or zeromq_key"
+        raise settings._wrong(("zeromq",), expected, address)
 
 
 def _check_models(settings: ServerSettings) -> None:

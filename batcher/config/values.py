@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from ipaddress import ip_address
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field
@@ -77,6 +78,27 @@ def _input_prefix(value: str) -> Address | None:
         raise ValueError(str(err).removeprefix("expected ").partition("; got")[0]) from None
 
 
+def _zeromq(value: str) -> str:
+    tcp = r"tcp://(\*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}"
+    if not re.fullmatch(rf"{tcp}|ipc://[^@*\s][^\s]*", value):
+        raise ValueError(
+            "tcp:// with an address in numbers and a port, such as tcp://127.0.0.1:8082, or ipc:// "
+            "and a path"
+        )
+    return value
+
+
+def is_reached_from_elsewhere(address: str) -> bool:
+    """Return whether other machines reach `address`, which is one of ZeroMQ."""
+    if not address.startswith("tcp://"):
+        return False
+    host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:  # `*`: every address of this machine
+        return True
+
+
 def _repositories(value: object) -> object:
     if value is None or isinstance(value, str):
         return value
@@ -95,6 +117,7 @@ RoutePath = Annotated[str, AfterValidator(_path)]
 QuotaKey = Annotated[str, AfterValidator(_key)]
 InputSource = Annotated[str, AfterValidator(_input_source)]
 PrivateInputSource = Annotated[str, AfterValidator(_private_input_source)]
+ZeromqAddress = Annotated[str, AfterValidator(_zeromq)]
 HostName = Annotated[str, AfterValidator(_host)]
 FileMode = Annotated[str, BeforeValidator(_mode)]
 Repositories = Annotated[str | tuple[str, ...] | None, BeforeValidator(_repositories)]
@@ -106,7 +129,9 @@ class TakesEffect(Enum):
     """When a changed value of a setting takes effect: the mark of the setting's field."""
 
     AT_RELOAD = "at the next reload"
-    AT_RELOAD_WITHOUT_GRPC = "at the next reload; while the gRPC port is open, at the next start"
+    AT_RELOAD_WITHOUT_GRPC = (
+        "at the next reload; while a port of gRPC or ZeroMQ is open, at the next start"
+    )
     AT_START = "at the next start"
 
 

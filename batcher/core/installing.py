@@ -12,6 +12,7 @@ DISTRIBUTION = "batcher-inference"
 EXTRAS = {
     "onnx": "onnxruntime",
     "grpc": "grpc",
+    "zeromq": "zmq",
     "stores": "obstore",
     "parquet": "pyarrow",
     "redis": "txredisapi",

@@ -28,6 +28,7 @@ from batcher.serving.pipelines.counts import PipelineMetrics
 from batcher.serving.references.metrics import FetchCounts
 from batcher.serving.shadow_metrics import ShadowMetrics
 from batcher.serving.variant_metrics import VariantMetrics
+from batcher.serving.zeromq_metrics import ZeromqMetrics
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -127,6 +128,7 @@ class ServerMetrics(Collector):
         canaries: where trials of new versions are, and what they have decided.
         pipelines: counts of the steps of pipelines.
         jobs: counts of batch jobs.
+        zeromq: counts of ZeroMQ's clients.
         loop_seconds: gives the seconds for which the thread that calls it, the loop's, has worked.
     """
 
@@ -150,11 +152,9 @@ class ServerMetrics(Collector):
         self.pipelines = PipelineMetrics()
         self.jobs = JobCounts()
         self.fetches = FetchCounts()
+        self.zeromq = ZeromqMetrics()
         self.loop_seconds: Callable[[], float] = thread_seconds
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self._registry)
+        self._registry = _registry_of(self)
 
     def model(self, name: str, version: str) -> ModelMetrics:
         """Return the numbers of a version of a model.
@@ -205,6 +205,7 @@ class ServerMetrics(Collector):
         yield from self.pipelines.collect()
         yield from self.jobs.collect()
         yield from self.fetches.collect()
+        yield from self.zeromq.collect()
 
     def _request_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -287,6 +288,15 @@ class ServerMetrics(Collector):
             for metrics in self._models.values():
                 family.add_metric(metrics.labels, getattr(metrics, attribute))
             yield family
+
+
+def _registry_of(metrics: ServerMetrics) -> CollectorRegistry:
+    """Return a registry with `metrics` and those of the process."""
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
 
 
 def _histograms(

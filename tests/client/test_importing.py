@@ -51,6 +51,10 @@ def imported(name: str) -> set[str]:
     return set(result.stdout.split())
 
 
+ZEROMQ = ("zeromq_blocking", "zeromq_async", "zeromq_twisted")
+"""Modules that a form imports for an address of ZeroMQ alone."""
+
+
 def file_of(module: str) -> str:
     """Return the file of a module of ours, as its path from the repository's root."""
     path = Path(*module.split("."))
@@ -68,6 +72,9 @@ def test_a_form_imports_only_what_it_needs(name: str) -> None:
 
 def test_the_client_alone_has_the_files_that_its_forms_import() -> None:
     found = set().union(*(imported(name) for name in FORMS))
+    assert not {name for name in found if "zeromq" in name}
+    pytest.importorskip("zmq", reason="extra zeromq")
+    found |= set().union(*(imported(name) for name in ZEROMQ))
     ours = {name for name in found if name.partition(".")[0] == "batcher"}
     assert sorted(FILES) == sorted(file_of(name) for name in ours)
 

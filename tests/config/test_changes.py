@@ -28,7 +28,9 @@ OTHERS = {
     "store_cache": "cache",
     "store_cache_bytes": "1KiB",
     "grpc_port": "8081",
-    "agent_check_port": "8083",
+    "zeromq": "ipc://a.zmq",
+    "zeromq_key": "a.key_secret",
+    "zeromq_clients": "clients",
     "cpu_pool_threads": "3",
     "cpu_pool_tasks": "7",
     "cpu_pool_bytes": "1KiB",
@@ -78,6 +80,10 @@ def test_what_the_open_grpc_port_was_given_needs_a_restart_and_without_one_does_
     assert restart_reasons(ServerSettings(), read(tmp_path, text)) == []
     with_port = ServerSettings(grpc_port=0)
     reasons = restart_reasons(with_port, read(tmp_path, text + "grpc_port: 0\n"))
+    assert [reason.split(": ")[1] for reason in reasons] == ["max_body_bytes", "max_connections"]
+    zeromq = "zeromq: ipc://a.zmq\n"
+    with_zeromq = read(tmp_path, zeromq)
+    reasons = restart_reasons(with_zeromq, read(tmp_path, text + zeromq))
     assert [reason.split(": ")[1] for reason in reasons] == ["max_body_bytes", "max_connections"]
 
 

@@ -166,13 +166,11 @@ class Router:
         return found
 
     def _match(self, method: str, path: str) -> Match | None:
-        segments = path.split("/")
-        for route, pattern in self._fast:
-            if route.method == method:
-                arguments = captured(pattern, segments)
-                if arguments is not None:
-                    return route, arguments
-        return None
+        return _first(self._fast, method, path.split("/"))
+
+    def find(self, method: str, path: str) -> Match | None:
+        """Return the route for `path`, fast or not, and the values that its pattern captures."""
+        return _first(self._patterns, method, segments_of(path))
 
     def _failed(
         self, failure: Failure, route: Route, call: Call, send: Callable[[Reply], Sent]
@@ -221,6 +219,16 @@ class Router:
         if not route.fast and "name" not in head.arguments:
             return ""
         return self.answer_log.model_named(head.arguments.get("name", ""))
+
+
+def _first(rows: list[tuple[Route, list[str]]], method: str, segments: list[str]) -> Match | None:
+    """Return the first route of `rows` for `method` whose pattern captures `segments`."""
+    for route, pattern in rows:
+        if route.method == method:
+            arguments = captured(pattern, segments)
+            if arguments is not None:
+                return route, arguments
+    return None
 
 
 def _with_head(methods: list[str]) -> tuple[str, ...]:

@@ -155,7 +155,7 @@ def _unix_socket(path: Path, mode: int) -> socket.socket:
     """Return a Unix socket whose file has the permissions `mode`, whatever the umask."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _is_served(path):
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not is_served(path):
             path.unlink()  # left behind by a server that was killed
         listener.bind(str(path))
         path.chmod(mode)  # before `listen`: until then nobody can connect
@@ -167,7 +167,8 @@ def _unix_socket(path: Path, mode: int) -> socket.socket:
     return listener
 
 
-def _is_served(path: Path) -> bool:
+def is_served(path: Path) -> bool:
+    """Return whether some program listens on the Unix socket at `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         try:
             client.connect(str(path))

@@ -1,0 +1,164 @@
+"""Parts of the ROUTER socket become messages.
+
+A message comes as the client's identity, a header, and any number of parts behind the header. The
+library bounds the bytes of one part, and neither the number of parts nor their bytes together. So
+parts are taken a few at a time, from turn to turn of the loop, and those of a message that is too
+large are let go of as they come.
+
+What may stay in the library's memory: it lends each part that is received without a copy. Large
+parts stay there, small ones are copied, since several of them share one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+from batcher.codecs.content import Buffer
+from batcher.codecs.zeromq_calls import ID_BYTES
+from batcher.frontends.zeromq.peers import Peer, Peers, is_chosen
+from batcher.frontends.zeromq.request import SMALL_BYTES, Known
+
+MAX_PARTS: Final = 256
+"""Parts behind the header: a model with more inputs has none of them as parts of its own."""
+
+
+class Port(Protocol):
+    """Receives parts."""
+
+    def receive(self, copied: bool) -> tuple[Buffer, bool] | None:
+        """Return the next part and whether more parts of its message follow; None if none is there.
+
+        A part that is not copied stays in the library's memory.
+        """
+
+    def origin(self) -> tuple[int, str]:
+        """Return the socket and the address of IP that the last part has come from.
+
+        The part was not copied.
+        """
+
+
+class Incoming(NamedTuple):
+    """A whole message.
+
+    Attributes:
+        peer: who has sent it.
+        header: the id and what stands behind it; its first bytes alone where it is too long.
+        known: what the header says, if it came before.
+        parts: what stands behind the header; none where that is too much.
+        nbytes: bytes of the whole.
+        excess: what there is too much of; empty where all is within its bounds.
+    """
+
+    peer: Peer
+    header: bytes
+    known: Known | None
+    parts: list[Buffer]
+    nbytes: int
+    excess: str
+
+
+class Messages:
+    """Puts messages together. Reactor thread.
+
+    Attributes:
+        max_header_bytes: bytes of a header.
+        max_bytes: bytes of a message.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        peers: Peers,
+        known: dict[bytes, Known],
+        take: Callable[[Incoming], object],
+        refuse: Callable[[bytes, bytes], object],
+        before_new_peer: Callable[[], object],
+    ) -> None:
+        """Hand messages to `take`, and identity and header of chosen identities to `refuse`.
+
+        `known` has what headers say that came before; `before_new_peer` notes who has left.
+        """
+        self.max_header_bytes = 0
+        self.max_bytes = 0
+        self._port = port
+        self._peers = peers
+        self._known = known
+        self._take = take
+        self._refuse = refuse
+        self._before_new_peer = before_new_peer
+        self._begin()
+
+    def _begin(self) -> None:
+        """Expect the first part of a message."""
+        self._place = 0
+        self._copied = True
+        self._peer: Peer | None = None
+        self._identity = self._header = b""
+        self._found: Known | None = None
+        self._parts: list[Buffer] = []
+        self._nbytes = 0
+        self._excess = ""
+
+    def read(self, most: int) -> bool:
+        """Take so many parts at most; return whether no part is left."""
+        receive = self._port.receive
+        for _ in range(most):
+            received = receive(self._copied)
+            if received is None:
+                return True
+            part, more = received
+            if self._place > 1:
+                self._take_part(part)
+            elif self._place:
+                self._take_header(part)
+            else:
+                self._take_identity(part)
+            self._place += 1
+            if not more:
+                self._end()
+        return False
+
+    def _take_identity(self, part: Buffer) -> None:
+        self._identity = bytes(part)
+        self._peer = self._peers.get(self._identity)
+        # Only what is not copied tells where it has come from.
+        self._copied = self._peer is not None
+
+    def _take_header(self, part: Buffer) -> None:
+        if self._peer is None:
+            self._before_new_peer()
+            origin = self._port.origin()
+            if not is_chosen(self._identity):
+                self._peer = self._peers.opened(self._identity, *origin)
+        self._nbytes = len(part)
+        if len(part) > self.max_header_bytes:
+            self._excess = "header"
+            part = part[:ID_BYTES]
+        self._header = bytes(part)
+        self._found = self._known.get(self._header[ID_BYTES:])
+        self._copied = self._found is not None and self._found.is_small
+
+    def _take_part(self, part: Buffer) -> None:
+        self._nbytes += len(part)
+        if self._excess:
+            return
+        if self._nbytes > self.max_bytes or len(self._parts) >= MAX_PARTS:
+            self._excess = "message"
+            self._parts.clear()
+            self._copied = False
+            return
+        kept = isinstance(part, bytes) or len(part) > SMALL_BYTES
+        self._parts.append(part if kept else bytes(part))
+
+    def _end(self) -> None:
+        identity, peer, place = self._identity, self._peer, self._place
+        message = self._header, self._found, self._parts, self._nbytes, self._excess
+        self._begin()
+        if place < 2:  # nothing but an identity
+            return
+        if peer is not None:
+            self._take(Incoming(peer, *message))
+        elif is_chosen(identity):
+            self._refuse(identity, message[0])

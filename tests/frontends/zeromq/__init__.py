@@ -1,0 +1,1 @@
+"""Tests of the ZeroMQ front, without the library: a stand-in has its place."""
