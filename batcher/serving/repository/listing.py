@@ -87,7 +87,11 @@ class Listing(NamedTuple):
             f"{_titled(key)} {_AS_IT_IS if key in up or key in names else _LEFT_OUT}: {reason}"
             for key, reason in self.unread.items()
         ]
-        misplaced = [f"{_titled(key)} {_LEFT_OUT}: {why}" for key, why in self.misplaced.items()]
+        misplaced = [
+            f"{_titled(key)} {_LEFT_OUT}: {why}"
+            for key, why in self.misplaced.items()
+            if key not in self.unread  # its line says the same
+        ]
         return [*self.absent, *left_out, *misplaced]
 
 

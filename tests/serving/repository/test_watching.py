@@ -196,6 +196,10 @@ def vanish(folder: Path) -> None:
     folder.rename(folder.with_name(f".{folder.name}"))
 
 
+def empty(folder: Path) -> None:
+    (folder / "1").rename(folder / ".1")
+
+
 @pytest.mark.parametrize(
     ("settings", "harm", "named"),
     [
@@ -203,9 +207,10 @@ def vanish(folder: Path) -> None:
         ({"models": {"other": {"path": "models/other"}}}, vanish, "models.other: expected"),
         ({"models": {"other": {}}}, vanish, "models.other: no such model"),
         ({"models": {"other": {"versions": [1]}}}, vanish, "models.other: no such model"),
+        ({"models": {"other": {}}}, empty, "expected a model that can be read; expected a file"),
         ({"load_at_start": ["m", "other"]}, vanish, "load_at_start: it is not there"),
     ],
-    ids=["config.pbtxt", "path", "settings", "versions", "load_at_start"],
+    ids=["config.pbtxt", "path", "settings", "versions", "empty", "load_at_start"],
 )
 def test_a_model_whose_settings_or_folder_are_wrong_is_left_as_it_is_and_holds_up_no_other(
     tmp_path: Path,
@@ -227,7 +232,8 @@ def test_a_model_whose_settings_or_folder_are_wrong_is_left_as_it_is_and_holds_u
     assert watching.answer() == [5]
     assert watching.serving.server.find("other") is other
     assert watching.ready == {"m/2", "other/1"}
-    (line,) = [line for line in said if line.startswith("other is left as it is")]
+    (line,) = [line for line in said if line.startswith("other ")]
+    assert line.startswith("other is left as it is, and serves on: ")
     assert named in line
     watching.serving.end()
 
