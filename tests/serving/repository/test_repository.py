@@ -286,6 +286,21 @@ def test_a_name_that_is_to_be_loaded_at_start_must_be_readable(tmp_path: Path) -
     repository.serving.end()
 
 
+def test_clients_load_models_while_another_that_the_settings_name_is_gone(tmp_path: Path) -> None:
+    for name in ("m", "other"):
+        write(tmp_path / "models" / name / "1")
+    repository = Repository(tmp_path, load_at_start=(), models={"other": {}})
+    repository.start()
+    (tmp_path / "models/other").rename(tmp_path / "gone")
+    repository.load()
+    assert repository.answer() == [2]
+    assert repository.index() == {"m/1": (ModelState.READY, "")}
+    failure = repository.serving.loop.error_of(load_for_client(repository.repository, "other", {}))
+    assert isinstance(failure, ModelNotReady)
+    assert "no such model in the repository, which has: m" in str(failure)
+    repository.serving.end()
+
+
 class SlowDisk:
     """Stands for `find_models`: looks at the disk once the test lets it.
 
