@@ -38,7 +38,13 @@ _LINES = (
     help="What a server, or a proxy, knows you by.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, for programs.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the answer.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.001, max=86_400.0),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for the answer.",
+)
 def rollout_command(
     action: str, model: str, url: str, api_key: str, as_json: bool, timeout: float
 ) -> None:

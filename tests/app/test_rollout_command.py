@@ -56,6 +56,13 @@ def test_a_version_that_cannot_answer_is_told() -> None:
     assert "\nversion 5 cannot answer now\n" in result.output
 
 
+@pytest.mark.parametrize("timeout", ["0", "-1", "inf", "soon"])
+def test_no_time_to_wait_is_a_mistake_and_not_a_server_that_is_down(timeout: str) -> None:
+    result, asked = run("status", "m", "--timeout", timeout)
+    assert (result.exit_code, asked) == (2, [])
+    assert "--timeout" in result.output
+
+
 @pytest.mark.parametrize("action", ["promote", "abort"])
 def test_actions_are_posted(action: str) -> None:
     result, (request,) = run(action, "a/b")
