@@ -271,13 +271,15 @@ class CanaryDivision:
         return {"model": self._name, **status_of(trial, now), "note": self._note()}
 
     def _note(self) -> str:
-        """Return what keeps a trial that runs from going on; empty if nothing does."""
+        """Return why a trial that runs divides nothing now; empty if it does."""
         trial = self.trial
         if trial is None or trial.outcome is not Outcome.RUNNING:
             return ""
         found = self._version(trial.candidate)
         if found is not None and found.accepts:
-            return ""
+            if self._version(trial.stable) is not None:
+                return ""
+            return f"version {trial.stable} was removed: version {trial.candidate} answers all"
         return f"version {trial.candidate} cannot answer now: version {trial.stable} answers all"
 
 

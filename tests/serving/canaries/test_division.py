@@ -144,7 +144,7 @@ def test_where_the_stable_version_is_removed_the_canary_answers() -> None:
     assert ask(memory, 100)["3"] > 90
     memory.server.lifecycle.forget(memory.server.find("m", "3"))
     assert ask(memory, 100) == {"5": 100}
-    memory.work()
+    assert status(memory)["note"] == "version 3 was removed: version 5 answers all"
 
 
 def test_until_the_canary_is_there_the_stable_version_answers() -> None:
