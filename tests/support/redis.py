@@ -75,7 +75,9 @@ class MemoryRedis:
         wires: every connection so far.
         delay: seconds from a command to its reply; None for a Redis that hangs.
         is_down: whether it refuses connections.
+        shake_hands: what becomes of the handshake of a new connection, where clients want TLS.
         password: what a client has to log in with.
+        logins: attempts to log in.
         forge: makes another reply of one.
     """
 
@@ -85,7 +87,9 @@ class MemoryRedis:
         self.wires: list[Wire] = []
         self.delay: float | None = 0.0
         self.is_down = False
+        self.shake_hands: Callable[[Wire], object] = lambda wire: None
         self.password = b""
+        self.logins = 0
         self.forge: Callable[[bytes], bytes] = lambda reply: reply
 
     @property
@@ -103,6 +107,7 @@ class MemoryRedis:
             wire.protocol = factory.buildProtocol(None)
             self.wires.append(wire)
             wire.protocol.makeConnection(wire)
+            clock.callLater(0, self.shake_hands, wire)
             return succeed(wire.protocol)
 
         return connect
@@ -111,6 +116,7 @@ class MemoryRedis:
         """Do what `command` says."""
         name, *words = command
         if name == b"AUTH":
+            self.logins += 1
             right = words[-1] == self.password
             return b"+OK\r\n" if right else b"-WRONGPASS for " + words[-1] + b"\r\n"
         if name == b"SELECT":

@@ -1,4 +1,4 @@
-"""A Redis that can be killed, a proxy that makes it slow, and clients that leave early."""
+"""A Redis that can be killed, a proxy that makes it slow, and clients of several kinds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import time
@@ -29,23 +30,31 @@ class Redis:
         port: that it listens on, also after a restart.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Use `folder` for its files; skip the test where Redis is not installed."""
+    def __init__(self, folder: Path, tls: bool = False) -> None:
+        """Use `folder` for its files; skip the test where Redis is not installed.
+
+        With `tls` the certificates in `folder` are its own.
+        """
         self._program = found_program("redis-server", "redis-server")
-        self._folder, self.port = folder, free_port()
+        self._folder, self._tls, self.port = folder, tls, free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, without anything in it, and wait until it listens."""
         options = {
-            "port": str(self.port),
-            "bind": "127.0.0.1",
+            "tls-port" if self._tls else "port": str(self.port),
+            "bind": "127.0.0.1 127.0.0.2",
             "save": "",
             "requirepass": PASSWORD,
             "dir": str(self._folder),
             "logfile": str(self._folder / "redis.txt"),
         }
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        if self._tls:
+            options |= {"port": "0", "tls-auth-clients": "no"}
+            files = {"cert": "certificate.pem", "key": "key.pem", "ca-cert": "ca.pem"}
+            options |= {f"tls-{kind}-file": str(self._folder / at) for kind, at in files.items()}
+        values = {name: value.split() or [""] for name, value in options.items()}
+        words = [word for name, value in values.items() for word in (f"--{name}", *value)]
         self._process = subprocess.Popen([self._program, *words])
         deadline = time.monotonic() + 20
         while True:
@@ -69,7 +78,7 @@ class Redis:
 
     def command(self, *words: str | bytes) -> bytes:
         """Return the whole reply to a command; OSError if there is none within some seconds."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with self._connect() as connection:
             for parts in (("AUTH", PASSWORD), ("SELECT", DATABASE), words, ("QUIT",)):
                 encoded = [part.encode() if isinstance(part, str) else part for part in parts]
                 pieces = [b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded]
@@ -78,6 +87,13 @@ class Redis:
             while piece := connection.recv(1 << 16):
                 reply += piece
             return reply.removeprefix(2 * b"+OK\r\n").removesuffix(b"+OK\r\n")
+
+    def _connect(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        if not self._tls:
+            return connection
+        context = ssl.create_default_context(cafile=str(self._folder / "ca.pem"))
+        return context.wrap_socket(connection, server_hostname="localhost")
 
     def keys(self) -> list[bytes]:
         """Return every key."""
@@ -157,11 +173,8 @@ class Asking:
         for _ in left:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             number = float(self._random.randrange(self._numbers))
-            head = (
-                "POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\n"
-                "Content-Length: 16\r\nConnection: close\r\nX-Timing: 1\r\n\r\n"
-            )
-            writer.write(head.encode() + struct.pack("<4f", *[number] * 4))
+            head = _HEAD.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+            writer.write(head + struct.pack("<4f", *[number] * 4))
             if self._random.random() < self._leave:
                 await asyncio.sleep(0.004 * self._random.random())
                 writer.transport.abort()
@@ -179,5 +192,60 @@ class Asking:
         found = head.lower().partition(b"x-cache:")[2].partition(b"\r\n")[0]
         self.counts[found.strip().decode()] += 1
 
+
+class Watching:
+    """Clients that ask a model, which is replaced meanwhile, on connections that stay.
+
+    The model answers 1000 times the number that it is asked for, and its generation besides.
+
+    Attributes:
+        serving: the generation that serves surely.
+        loading: the newest generation that may serve.
+        counts: answers by `X-Cache`.
+        wrong: number that was asked for, oldest generation that might answer, answer.
+    """
+
+    def __init__(self, port: int, numbers: int) -> None:
+        """Ask for numbers below `numbers`."""
+        self._port, self._numbers = port, numbers
+        self.serving = self.loading = 0
+        self.counts: Counter[bytes] = Counter()
+        self.wrong: list[tuple[int, int, object]] = []
+
+    async def ask(self, requests: Iterator[int], clients: int) -> None:
+        """Send as many requests as there are in `requests`."""
+        await asyncio.gather(*(self._client(requests) for _ in range(clients)))
+
+    async def load(self) -> None:
+        """Have the server load the model anew; returns once the new one serves."""
+        head = "POST /v2/repository/models/doubles/load HTTP/1.1\r\nHost: localhost\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        writer.write(f"{head}Connection: close\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        answer = await asyncio.wait_for(reader.read(), ANSWER_LIMIT_S)
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        writer.close()
+
+    async def _client(self, requests: Iterator[int]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        for request in requests:
+            number, serving = request % self._numbers, self.serving
+            writer.write(_HEAD + struct.pack("<4f", *[float(number)] * 4))
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_LIMIT_S)
+            size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+            body = await reader.readexactly(size)
+            self.counts[head.lower().partition(b"x-cache: ")[2].partition(b"\r")[0]] += 1
+            if head.startswith(b"HTTP/1.1 200"):
+                generation = struct.unpack("<4f", body)[0] - 1000 * number
+                if not serving <= generation <= self.loading:
+                    self.wrong.append((number, serving, struct.unpack("<4f", body)))
+            else:
+                self.wrong.append((number, serving, body))
+        writer.close()
+
+
+_HEAD = (
+    b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\n"
+    b"Content-Length: 16\r\nX-Timing: 1\r\n\r\n"
+)
 
 STOP, GO_ON = signal.SIGSTOP, signal.SIGCONT

@@ -1,18 +1,22 @@
 """Servers share answers through a Redis that is slow, stopped, killed, or holds what nobody wrote.
 
+Its certificate may be that of somebody else, and the servers may load their models anew meanwhile.
+
 Debian: apt-get install redis-server. Without it the tests are skipped.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.processes import Process, until
+from tests.end_to_end.processes import Process, started, until, write_model
 from tests.integration.balancers import free_port
+from tests.integration.certificates import make_certificates
 from tests.integration.redis.counterparts import (
     DATABASE,
     GO_ON,
@@ -20,11 +24,18 @@ from tests.integration.redis.counterparts import (
     STOP,
     Asking,
     Redis,
+    Watching,
     slow_proxy,
 )
-from tests.integration.servers import serving
+from tests.integration.servers import DOUBLES, serving
 
 CANCELLATIONS = 10_000
+RELOADED_REQUESTS, RELOADS = 100_000, 30
+GENERATION = """
+class Model:
+    def predict(self, inputs):
+        return {{"y": inputs["x"] * 1000 + {number}}}
+"""
 LOOKS = "batcher_cache_redis_looks_total"
 
 
@@ -41,6 +52,17 @@ def server(folder: Path, redis_port: int, *more: str) -> AbstractContextManager[
     cache = "defaults.cache"
     store = f"{cache}.store=redis://:{PASSWORD}@127.0.0.1:{redis_port}/{DATABASE}"
     return serving(folder, free_port(), store, f"{cache}.max_bytes=4096", *more)
+
+
+def trusting_server(
+    folder: Path, environment: dict[str, str], store: str
+) -> AbstractContextManager[Process]:
+    """Run such a server, whose store and whose `environment` are these."""
+    if not (folder / "models").exists():
+        write_model(folder / "models", "doubles", DOUBLES)
+    pairs = (f"model_repository={folder / 'models'}", "defaults.cache.max_bytes=4096", store)
+    arguments = [part for pair in pairs for part in ("--set", pair)]
+    return started(folder, *arguments, environment=environment)
 
 
 def asking(process: Process, numbers: int, leave: float = 0.0) -> Asking:
@@ -140,3 +162,73 @@ def test_ten_thousand_clients_leave_and_no_answer_reaches_another(
         assert clients.counts["left"] >= CANCELLATIONS
         assert looks(process, "hit") > 100
         assert looks(process, "wrong") == 0
+
+
+@pytest.mark.long
+def test_servers_that_load_other_files_answer_by_these_alone(tmp_path: Path, redis: Redis) -> None:
+    folders = [tmp_path / name for name in ("one", "other")]
+    requests = iter(range(RELOADED_REQUESTS))
+    for folder in folders:
+        folder.mkdir()
+        write_model(folder / "models", "doubles", GENERATION.format(number=0))
+
+    async def replace(both: list[tuple[Watching, Path]]) -> None:
+        """Give the servers, one after the other, each generation: they differ for a while."""
+        for number in range(1, RELOADS + 1):
+            while sum(sum(each.counts.values()) for each, _ in both) < (
+                number * RELOADED_REQUESTS // (RELOADS + 1)
+            ):
+                await asyncio.sleep(0.01)
+            for watching, folder in both:
+                new = folder / "models/doubles/1/new"
+                new.write_text(GENERATION.format(number=number))
+                new.replace(new.with_name("code.py"))
+                watching.loading = number
+                await watching.load()
+                watching.serving = number
+
+    async def run(both: list[tuple[Watching, Path]]) -> None:
+        await asyncio.gather(replace(both), *(each.ask(requests, 8) for each, _ in both))
+
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(server(folder, redis.port, "model_control=explicit"))
+            for folder in folders
+        ]
+        both = [Watching(process.host_and_port[1], 200) for process in servers]
+        asyncio.run(run(list(zip(both, folders, strict=True))))
+        assert [each.wrong for each in both] == [[], []]
+        assert [each.serving for each in both] == [RELOADS, RELOADS]
+        for each, process in zip(both, servers, strict=True):
+            assert each.counts[b"hit"] > RELOADED_REQUESTS // 10
+            assert looks(process, "hit") > 100
+
+
+def test_with_tls_a_redis_is_asked_whose_certificate_is_valid_and_no_other(tmp_path: Path) -> None:
+    make_certificates(tmp_path)
+    redis = Redis(tmp_path, tls=True)
+    redis.start()
+    store = f"defaults.cache.store=rediss://:{PASSWORD}@{{}}:{redis.port}/{DATABASE}"
+    trusting = {"SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+    try:
+        with trusting_server(tmp_path, trusting, store.format("localhost")) as process:
+            until_shared(process)
+            assert len(redis.keys()) > 20
+        for host, environment, why in (
+            ("localhost", {}, "certificate verify failed"),
+            ("127.0.0.2", trusting, "expected a certificate for 127.0.0.2; got one for another"),
+        ):
+            with trusting_server(tmp_path, environment, store.format(host)) as process:
+                until(lambda process=process, why=why: _answers(process) and why in process.errors)
+                assert looks(process, "hit") + looks(process, "late") == 0
+                assert process.errors.count("is not asked") == 1
+                assert PASSWORD not in process.errors
+    finally:
+        redis.kill()
+
+
+def _answers(process: Process) -> bool:
+    """Return whether clients get the right answers."""
+    clients = asking(process, 10_000)
+    clients.ask(100, clients=4)
+    return clients.wrong == []

@@ -24,6 +24,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.integration.certificates import make_certificates
+
 ROOT = Path(__file__).parents[3]
 TOOLS = ROOT / ".clients" / "stores"
 NODE = TOOLS / "node_modules" / ".bin"
@@ -205,23 +207,12 @@ http {{
 """
 
 
-def _make_certificates(folder: Path) -> None:
-    """Write an authority to `ca.pem`, and by it `certificate.pem` for localhost."""
-    new = [_needed("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    authority = ["-subj", "/CN=An authority", "-keyout", "ca.key", "-out", "ca.pem"]
-    server = ["-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "certificate.pem"]
-    server += ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=CA:FALSE"]
-    server += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    for own in (authority, server):
-        subprocess.run([*new, *own], cwd=folder, check=True, capture_output=True)
-
-
 @contextmanager
 def nginx(folder: Path, more: str = "", log: str = "access_log off;") -> Iterator[Counterpart]:
     """Run nginx with TLS, by an authority that nobody knows but `SSL_CERT_FILE`."""
     program = _needed("nginx") if shutil.which("nginx") else _needed("/usr/sbin/nginx")
     port = free_port()
-    _make_certificates(folder)
+    make_certificates(folder)
     (folder / "www/repository").mkdir(parents=True)
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, more=more, log=log))
     with _running(

@@ -8,6 +8,9 @@ of ours, and what is too long ends the connection.
 txredisapi's own reader takes one value a turn of the loop, and a value of any length. A busy loop
 would find most replies late. So the bytes are read here.
 
+With TLS txredisapi would log in, or without a password call the connection ready, before anybody
+has seen the server's certificate. So here the login waits for the end of the handshake.
+
 txredisapi imports Twisted's reactor, so this module is imported once there is one, and a Redis is
 asked for.
 """
@@ -17,10 +20,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from OpenSSL.SSL import Error as TlsError
+from service_identity import VerificationError
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 from txredisapi import BaseRedisProtocol, ResponseError
+from zope.interface import implementer
 
 from batcher.config.redis_address import RedisAddress
+from batcher.core.error_text import message
 
 MAX_REPLY_BYTES: Final = (1 << 20) + 1
 """Bytes of a reply: one more than a value has."""
@@ -31,6 +41,7 @@ MAX_LINE_BYTES: Final = 4096
 _END: Final = b"\r\n"
 
 
+@implementer(IHandshakeListener)
 class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi has no types
     """One connection. Reactor thread."""
 
@@ -44,7 +55,28 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi has 
             dbid=address.database or None,
         )
         self.callLater = call_later
+        self._host = address.host
+        self._has_tls = address.has_tls
         self._unread = bytearray()
+
+    def connectionMade(self) -> None:
+        """Log in, unless the server has to show first who it is."""
+        if not self._has_tls:
+            super().connectionMade()
+
+    def handshakeCompleted(self) -> None:
+        """Log in to a server whose certificate is valid."""
+        super().connectionMade()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Fail what is under way; say why, but for an end that either side has chosen."""
+        was_ready = self._ready
+        super().connectionLost(reason)
+        if reason.check(ConnectionAborted):
+            if not was_ready:
+                self.factory.connectionError("expected a login in time; got none")
+        elif not reason.check(ConnectionDone):
+            self.factory.connectionError(_why(reason.value, self._host))
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """Take replies; end the connection at what no Redis answers to our commands."""
@@ -125,3 +157,14 @@ class RedisFactory(Factory):
 
     def stopTrying(self) -> None:
         """Hear that a login has failed; the link connects anew by itself."""
+
+
+def _why(error: object, host: str) -> str:
+    """Return in words why a connection to `host` has ended."""
+    if isinstance(error, VerificationError):
+        return f"TLS: expected a certificate for {host}; got one for another name"
+    if isinstance(error, TlsError):
+        # Of each fault OpenSSL names library, function and reason.
+        faults = error.args[0] if error.args else ()
+        return f"TLS: {', '.join([str(fault[-1]) for fault in faults]) or 'an unknown fault'}"
+    return message(error)

@@ -6,6 +6,8 @@ from random import Random
 from typing import Any
 
 import pytest
+from OpenSSL.SSL import Error as TlsError
+from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
@@ -279,3 +281,42 @@ def test_a_login_is_made_and_no_password_is_shown() -> None:
     stored.turn()
     globalLogPublisher.removeObserver(write)
     assert found == [b""]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (TlsError([("SSL routines", "", "certificate verify failed")]), "certificate verify fail"),
+        (TlsError(), "an unknown fault"),
+        (VerificationError([]), "a certificate for redis.example; got one for another name"),
+        (None, "expected a login in time"),
+    ],
+)
+def test_a_redis_whose_certificate_is_not_valid_is_asked_nothing_and_named_once(
+    fault: Exception | None, said: str
+) -> None:
+    lines: list[str] = []
+
+    def write(event: LogEvent) -> None:
+        lines.append(str(event["log_format"]).format(**event))
+
+    stored = Stored("rediss://:sesame@redis.example")
+    stored.redis.password = b"sesame"
+    if fault is not None:
+        stored.redis.shake_hands = lambda wire: wire.end(fault)
+    globalLogPublisher.addObserver(write)
+    for _ in range(4):
+        assert stored.look(b"a") is None
+        stored.turn(RETRY_S)
+    assert len(lines) == 1
+    assert "rediss://redis.example:6379/0 is not asked: " in lines[0]
+    assert said in lines[0]
+    assert stored.redis.logins == 0  # no password went to whoever that was
+    stored.redis.shake_hands = lambda wire: wire.protocol.handshakeCompleted()
+    stored.look(b"a")
+    stored.turn()
+    found = stored.ask(b"a")
+    stored.turn()
+    globalLogPublisher.removeObserver(write)
+    assert found == [b""]
+    assert stored.redis.logins == 1
