@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
+from types import MappingProxyType
 
 import numpy as np
 
@@ -47,10 +48,19 @@ class Digests:
         return found.digest()
 
 
-def digest_of(text: str, body: bytes | memoryview) -> bytes:
-    """Return the digest of `body` for the use that `text` names. Any thread."""
+def digest_of(
+    text: str, body: bytes | memoryview, files: Mapping[str, bytes] = MappingProxyType({})
+) -> bytes:
+    """Return the digest of `body` for the use that `text` names, and of `files` by name.
+
+    Any thread.
+    """
     found = blake2b(
         f"{len(text)}:{text}".encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES
     )
+    for name, content in sorted(files.items()):
+        about = f"{len(name)}:{name}{len(content)}:"
+        found.update(about.encode("utf-8", "surrogatepass"))
+        found.update(content)
     found.update(body)
     return found.digest()

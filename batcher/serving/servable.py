@@ -165,6 +165,7 @@ class Servable(ABC):
         self,
         nbytes: int,
         parameters: Parameters,
+        digest: Callable[[], bytes] | None,
         decode: Callable[..., Mapping[str, Array]],
         *arguments: Any,
     ) -> Deferred[InferenceResponse]:
@@ -174,7 +175,12 @@ class Servable(ABC):
         and `arguments` can be pickled.
         """
         parameters = self.timed(parameters)
-        decoded = self.run_heavy(nbytes, parameters, decode, *arguments)
+        make, kept = partial(self.run_heavy, nbytes, parameters, decode, *arguments), self.decoded
+        if kept is None or digest is None or parameters.fresh:
+            decoded = make()
+        else:
+            run = partial(self.run_on_pool, parameters=parameters)
+            decoded = kept.made_beside(nbytes, digest, make, run)
         return decoded.addCallback(self.infer_by_successor, parameters)
 
     def timed(self, parameters: Parameters) -> Parameters:

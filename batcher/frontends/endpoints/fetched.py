@@ -15,10 +15,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from batcher.codecs.content import Content, Files
-from batcher.codecs.content_coding import HEAVY_BYTES, Body
+from batcher.codecs.content import Buffer, Content, Files
+from batcher.codecs.content_coding import HEAVY_BYTES, Body, plain_body
 from batcher.codecs.formats.references import Unfetched, is_long_text
 from batcher.codecs.heavy import decode_with_files
+from batcher.core.digests import digest_of
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array
 from batcher.serving.references.fetcher import InputFetcher
@@ -27,6 +28,9 @@ from batcher.serving.servable import Servable
 Inputs = Mapping[str, Array]
 Decode = Callable[..., Inputs]
 """A function of a module: from `Files`, and the arguments that come with it, to inputs."""
+
+About = tuple[str, Buffer] | None
+"""All that says what inputs are made of files, besides the files; None where nothing is kept."""
 
 
 def infer_body(
@@ -49,7 +53,8 @@ def infer_body(
     def go_on(found: Inputs | list[str]) -> Deferred[InferenceResponse]:
         if not isinstance(found, list):
             return servable.infer_by_successor(found, parameters)
-        wanted = (found, len(body), parameters, decode_with_files)
+        about = None if servable.decoded is None else (repr(content), plain_body(body))
+        wanted = (found, len(body), parameters, about, decode_with_files)
         return infer_files(servable, fetcher, *wanted, *arguments)
 
     return found.addCallback(go_on)
@@ -69,12 +74,14 @@ def infer_files(
     addresses: Sequence[str],
     nbytes: int,
     parameters: Parameters,
+    about: About,
     decode: Decode,
     *arguments: Any,
 ) -> Deferred[InferenceResponse]:
     """Answer a request of `nbytes` bytes, with the files at `addresses`, one or more.
 
-    `decode(files, *arguments)` makes the inputs. Fails and raises as `infer_body`. Reactor thread.
+    `decode(files, *arguments)` makes the inputs, which are kept where the settings say so: they are
+    the same for the same `about` and files. Fails and raises as `infer_body`. Reactor thread.
     """
     parameters = servable.timed(parameters)
     assert parameters.deadline is not None, "`timed` has set it"
@@ -83,8 +90,10 @@ def infer_files(
     def go_on(contents: dict[str, bytes]) -> Deferred[InferenceResponse]:
         files = Files(contents, fetcher.max_image_pixels)
         together = nbytes + sum(map(len, contents.values()))
+        digest = None if about is None else partial(digest_of, *about, contents)
         if any(is_long_text(content, HEAVY_BYTES) for content in contents.values()):
-            return servable.infer_heavy(together, parameters, decode, files, *arguments)
-        return servable.infer_decoded(together, partial(decode, files, *arguments), parameters)
+            return servable.infer_heavy(together, parameters, digest, decode, files, *arguments)
+        make = partial(decode, files, *arguments)
+        return servable.infer_decoded(together, make, parameters, digest)
 
     return fetched.addCallback(go_on)

@@ -163,12 +163,12 @@ class Plan:
                 return infer_body(servable, self._fetcher, body, self._content, parameters)
             if not self._pooled:
                 return servable.infer(self.decode(plain_body(body)), parameters, self.exact)
+        digest = None if is_coded or servable.decoded is None else self._digest(body)
         if self.is_text is not None and (is_coded or self.is_text(plain_body(body))):
             arguments = (decode_heavy, body, self._content, servable.spec)
-            return servable.infer_heavy(len(body), parameters, *arguments)
+            return servable.infer_heavy(len(body), parameters, digest, *arguments)
         if is_coded or (self._pooled and self._is_slow(plain_body(body))):
             decode = partial(_decode_plain, self.decode, body)
-            digest = None if is_coded or servable.decoded is None else self._digest(body)
             return servable.infer_decoded(len(body), decode, parameters, digest)
         return servable.infer(self.decode(plain_body(body)), parameters, self.exact)
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 from twisted.internet.defer import Deferred
 
 from batcher.codecs.content import Buffer
-from batcher.codecs.content_coding import plain_body
+from batcher.codecs.content_coding import Body, plain_body
 from batcher.codecs.embeddings import listed_model
 from batcher.codecs.formats.base64_pictures import may_have_pictures
 from batcher.codecs.heavy import (
@@ -23,6 +24,8 @@ from batcher.codecs.heavy import (
     is_heavy_answer,
 )
 from batcher.codecs.tf_serving import decode, encode
+from batcher.core.digests import digest_of
+from batcher.core.element_sizes import sized
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array
 from batcher.frontends.endpoints.call import Call, Fields, Reply, answer_fields
@@ -157,14 +160,39 @@ class TfPredict:
             decoded = (
                 servable.run_heavy(len(body), parameters, decode_heavy_tf_serving, *arguments)
                 if is_large
-                else servable.run_on_pool(
-                    len(body), partial(decode_heavy_tf_serving, *arguments), parameters
-                )
+                else _decoded_on_pool(servable, parameters, *arguments)
             )
             return decoded.addCallback(_infer_decoded, call, servable, parameters)
         inputs, by_row = decode(plain_body(body), spec, limits)
         call.plan = TfReplyWriter(servable, by_row, parameters)
         return servable.infer(inputs, parameters)
+
+
+def _decoded_on_pool(
+    servable: Servable, parameters: Parameters, body: Body, *arguments: Any
+) -> Deferred[tuple[Mapping[str, Array], bool]]:
+    """Return inputs and layout of a body with pictures, which may be kept from an equal one."""
+    make, kept = partial(decode_heavy_tf_serving, body, *arguments), servable.decoded
+    if kept is None or parameters.fresh:
+        return servable.run_on_pool(len(body), make, parameters)
+    run = partial(servable.run_on_pool, parameters=parameters)
+    made = kept.made(
+        len(body),
+        lambda: digest_of("TensorFlow Serving", plain_body(body)),
+        lambda: _with_layout(*make()),
+        run,
+    )
+    return made.addCallback(_without_layout)
+
+
+def _with_layout(inputs: Mapping[str, Array], by_row: bool) -> Mapping[str, Array]:
+    """Return `inputs` with the layout beside them, under a name that no input has."""
+    return {**inputs, "": np.array([by_row])}
+
+
+def _without_layout(arrays: Mapping[str, Array]) -> tuple[Mapping[str, Array], bool]:
+    inputs = {name: array for name, array in arrays.items() if name}
+    return sized(inputs), bool(arrays[""][0])
 
 
 def stage_parameters(call: Call, servable: Servable) -> Parameters:

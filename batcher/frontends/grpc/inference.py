@@ -22,7 +22,7 @@ from batcher.core.spec import Array
 from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
-from batcher.frontends.endpoints.fetched import infer_files
+from batcher.frontends.endpoints.fetched import About, infer_files
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
 from batcher.frontends.endpoints.stage_wishes import StageWishes, once_key
@@ -177,7 +177,7 @@ def _begin(
     size = request.size
     if request.typed:
         arguments = request.typed, request.head.binaries
-        return servable.infer_heavy(size, parameters, typed_inputs, *arguments)
+        return servable.infer_heavy(size, parameters, None, typed_inputs, *arguments)
     if slow:
         return servable.infer_decoded(size, request.inputs, parameters)
     return servable.infer(request.inputs(), parameters)
@@ -189,8 +189,12 @@ def _fetch(
     """Fetch the files that `request` names, and have `servable` answer."""
     if request.typed:
         raise InvalidInput("inputs: expected raw_input_contents beside files; got large contents")
-    addresses = [each.address for each in request.head.references]
-    arguments = (request.size, parameters, _inputs_with_files, request)
+    references = request.head.references
+    addresses = [each.address for each in references]
+    about: About = None
+    if servable.decoded is not None and not request.raw:
+        about = repr(references), b""
+    arguments = (request.size, parameters, about, _inputs_with_files, request)
     return infer_files(servable, fetcher, addresses, *arguments)
 
 

@@ -27,6 +27,7 @@ from batcher.core.element_sizes import about_nbytes, sized
 from batcher.core.error_text import cut
 from batcher.core.ragged import is_ragged
 from batcher.core.spec import Array, ModelSpec
+from batcher.errors import QueueFull
 from batcher.serving.cache_metrics import CacheMetrics
 from batcher.serving.caching.content import Content
 from batcher.serving.caching.local_store import BEGIN_BYTES, LocalStore, let_go_of
@@ -40,6 +41,13 @@ _log = Logger()
 
 Run = Callable[[int, Callable[[], Any]], Deferred[Any]]
 """Runs a function that holds on to so many bytes on the CPU pool. Raises QueueFull."""
+
+
+Make = Callable[[], Deferred[Any]]
+"""Makes arrays."""
+
+Keep = Callable[[bytes, LocalStore], Deferred[Any]]
+"""Makes a `_Made`, for that memory, behind the bytes with which an entry begins."""
 
 
 class InputStores:
@@ -116,22 +124,47 @@ class KeptInputs:
         `digest` tells the inputs, of `nbytes` bytes, from all others. It and `make` run on the CPU
         pool, by `run`. Fails as `make` does; fails or raises as `run` does.
         """
-        if self._store is None:
-            return run(nbytes, make)
-        hashed = succeed(digest()) if nbytes < MAX_LOOP_BYTES else run(nbytes, digest)
-        return hashed.addCallback(self._find, nbytes, make, run)
 
-    def _find(
-        self, key: bytes, nbytes: int, make: Callable[[], Arrays], run: Run
-    ) -> Deferred[Arrays] | Arrays:
+        def keep(begin: bytes, store: LocalStore) -> Deferred[_Made]:
+            return run(nbytes, partial(_make, make, begin, store))
+
+        return self._found(nbytes, digest, run, partial(run, nbytes, make), keep)
+
+    def made_beside(
+        self, nbytes: int, digest: Callable[[], bytes], make: Make, run: Run
+    ) -> Deferred[Arrays]:
+        """Do as `made` does, where `make` makes the arrays elsewhere than on the CPU pool."""
+
+        def pack(arrays: Arrays, begin: bytes, store: LocalStore) -> Deferred[_Made] | _Made:
+            try:
+                return run(nbytes, partial(_make, lambda: arrays, begin, store))
+            except QueueFull:
+                return _Made(arrays, None)
+
+        def keep(begin: bytes, store: LocalStore) -> Deferred[_Made]:
+            return make().addCallback(pack, begin, store)
+
+        try:
+            return self._found(nbytes, digest, run, make, keep)
+        except QueueFull:  # on the CPU pool, which `make` does not need
+            return make()
+
+    def _found(
+        self, nbytes: int, digest: Callable[[], bytes], run: Run, make: Make, keep: Keep
+    ) -> Deferred[Arrays]:
+        if self._store is None:
+            return make()
+        hashed = succeed(digest()) if nbytes < MAX_LOOP_BYTES else run(nbytes, digest)
+        return hashed.addCallback(self._find, run, make, keep)
+
+    def _find(self, key: bytes, run: Run, make: Make, keep: Keep) -> Deferred[Arrays] | Arrays:
         now, store = self._seconds(), self._store
         if store is None:  # the version was let go of meanwhile
-            return run(nbytes, make)
+            return make()
         packed = store.get(key, now)
         if packed is None:
             self.outcomes["miss"] += 1
-            making = run(nbytes, partial(_make, make, LocalStore.begin(now + self._ttl), store))
-            return making.addCallback(self._keep, key)
+            return keep(LocalStore.begin(now + self._ttl), store).addCallback(self._keep, key)
         self.outcomes["hit"] += 1
         if len(packed) <= MAX_LOOP_BYTES or is_quick(packed, BEGIN_BYTES):
             return _arrays(packed)

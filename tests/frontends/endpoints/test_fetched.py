@@ -11,6 +11,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from batcher.config.model_settings import ModelOverrides
 from tests.codecs.formats.test_references import CONTENTS as PICTURES
 from tests.codecs.formats.test_references import NAME, PICTURE, RIGHT, ROWS, npy
 from tests.support.http import MemoryServer, ask
@@ -146,6 +147,20 @@ def test_an_array_of_another_dtype_is_refused(stack: Stack, store: MemoryStore) 
     answer = stack(server(), natively(ref("wide.npy")))
     assert answer.status == 400
     assert "expected FP32" in answer.decoded()["error"]
+
+
+def test_what_files_become_is_kept_where_asked_for(stack: Stack, store: MemoryStore) -> None:
+    kept = ModelOverrides(cache={"inputs": True})
+    memory = server(models={"m": kept}, input_cache_ttl_s=0)
+    memory.turn()  # its files are looked at
+    decoded = memory.server.metrics.caches.of("m", "1").decoded
+    found = [{"miss": 1}, {"miss": 1, "hit": 1}, {"miss": 2, "hit": 1}, {"miss": 2, "hit": 2}]
+    for write, counts in zip((natively, natively, by_protocol, by_protocol), found, strict=True):
+        assert np.array_equal(outputs(stack(memory, write(ref("rows.npy")))), ROWS * 2)
+        assert decoded == counts
+    store.files["in/rows.npy"] = npy(ROWS + 1)
+    for write in (natively, by_protocol):
+        assert np.array_equal(outputs(stack(memory, write(ref("rows.npy")))), (ROWS + 1) * 2)
 
 
 @BOTH

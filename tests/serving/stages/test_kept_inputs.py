@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -14,11 +16,12 @@ from PIL import Image
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from batcher.codecs.content_coding import HEAVY_BYTES
 from batcher.config.model_settings import ModelOverrides
 from batcher.core.ragged import ragged
 from batcher.core.request import Parameters
 from batcher.core.spec import ImageSpec
-from batcher.errors import ModelError
+from batcher.errors import ModelError, QueueFull
 from batcher.models.version_files import SeenFiles
 from batcher.serving.cache_metrics import CacheCounts
 from tests.support.http import MemoryServer, ask, over_connection
@@ -231,3 +234,39 @@ def test_a_picture_is_decoded_once_for_all_that_take_it_in_one_form() -> None:
     assert counts(memory, "a").decoded == {"miss": 1, "hit": 1}
     assert counts(memory, "b").decoded == {"hit": 1, "miss": 1}
     assert counts(memory, "c").decoded == {"miss": 1}
+
+
+def test_tensorflow_serving_finds_its_pictures_decoded_in_either_layout() -> None:
+    def brightness(inputs: Any) -> Any:
+        return {"y": np.repeat(inputs["image"].max(axis=(1, 2, 3))[:, None], 4, axis=1)}
+
+    image = (tensor("image", shape=(1, 8, 8), image=ImageSpec("L", 8, 8)),)
+    memory = server(RecordingModel(model_spec(name="a", inputs=image), brightness), min_score=1.0)
+
+    def asked(member: str, color: int) -> Any:
+        value = [{"b64": b64encode(picture(color)).decode()}]
+        body = json.dumps({member: value}).encode()
+        answer = over_connection(memory, ask("/v1/models/a:predict", body)).decoded()
+        assert set(answer) == {"predictions" if member == "instances" else "outputs"}
+        return next(iter(answer.values()))
+
+    for member in ("instances", "inputs"):
+        assert asked(member, 51) == asked(member, 51) != asked(member, 0)
+    assert counts(memory, "a").decoded == {"miss": 4, "hit": 2}
+
+
+def test_long_text_is_read_once_and_a_full_pool_only_costs_that() -> None:
+    spec = model_spec((tensor("x", shape=(60_000,)),), name="a")
+    memory = server(RecordingModel(spec, lambda inputs: {"y": inputs["x"][:, :4]}), min_score=1.0)
+    body = json.dumps({"inputs": {"x": [[0.25] * 60_000]}}).encode()
+    assert len(body) > HEAVY_BYTES
+
+    def asked() -> int:
+        request = ask("/models/a/predict", body, content_type="application/json")
+        return over_connection(memory, request).status
+
+    assert [asked(), asked()] == [200, 200]
+    assert counts(memory, "a").decoded == {"miss": 1, "hit": 1}
+    with patch.object(memory.server.pools.cpu, "run", side_effect=QueueFull("full")):
+        assert asked() == 200
+    assert counts(memory, "a").decoded == {"miss": 1, "hit": 1}

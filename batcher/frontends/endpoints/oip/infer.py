@@ -39,7 +39,7 @@ from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Call, CallHead, Fields, Reply, answer_fields
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
-from batcher.frontends.endpoints.fetched import infer_files
+from batcher.frontends.endpoints.fetched import About, infer_files
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import (
     MAX_KEPT_HEAD_BYTES,
@@ -261,7 +261,10 @@ def _fetch(
 ) -> Deferred[InferenceResponse]:
     """Answer a call that names files, which are fetched first."""
     addresses = [each.address for each in head.references]
-    arguments = (len(data), parameters, oip_inputs_with_files, head, data)
+    about: About = None
+    if servable.decoded is not None and not head.arrays:
+        about = repr((head.binaries, head.references)), data
+    arguments = (len(data), parameters, about, oip_inputs_with_files, head, data)
     return infer_files(servable, fetcher, addresses, *arguments)
 
 
