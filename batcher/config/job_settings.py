@@ -17,11 +17,15 @@ class UploadSettings(Section):
         max_file_bytes: most bytes of a file.
         max_bytes: most bytes of all uploaded files together.
         max_requests: most requests of a batch.
+        key_share: largest share that one API key has of `max_bytes`, of the 10,000 files that are
+            kept, of the 32 that arrive at a time, and of the `most` jobs that have not ended; all
+            clients without a key have one share together. 1 bounds no key.
     """
 
     max_file_bytes: Bytes = ByteSize(200 << 20)
     max_bytes: Bytes = ByteSize(10 << 30)
     max_requests: Count = 50_000
+    key_share: Annotated[Number, Field(gt=0, le=1)] = 1.0
 
 
 class JobSettings(Section):

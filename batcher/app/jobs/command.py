@@ -32,6 +32,8 @@ from batcher.config.settings import ServerSettings, load_settings
 from batcher.errors import BatcherError, ConfigError
 from batcher.serving.jobs.journal import FINISHED
 from batcher.serving.jobs.writing import progress_of
+from batcher.serving.references.fetcher import rules_of
+from batcher.serving.references.line_files import LineFiles
 
 DEFAULT_CONFIG = Path("config.yaml")
 WITH_ERRORS, STOPPED = 3, 130
@@ -94,7 +96,9 @@ def _run(options: dict[str, Any]) -> int:
         remote = find_remote(options["url"], options["model"], options["api_key"])
         return _ended(remote, asked, lambda reactor, _: RemoteServer(remote, reactor))
     settings, base, name = _settings(options["config"], options["model"])
-    asked = asked._replace(max_pixels=settings.max_image_pixels)
+    rules = rules_of(settings)
+    files = LineFiles(lambda: rules) if rules.is_on else None
+    asked = asked._replace(max_pixels=settings.max_image_pixels, files=files)
     set_process(settings)
     model = find_local(name, settings, base)
     return _ended(model, asked, partial(LocalServer, model))

@@ -12,6 +12,7 @@ from batcher.app.jobs.sources import Source
 from batcher.app.jobs.targets import Target
 from batcher.codecs.content import MAX_IMAGE_PIXELS
 from batcher.codecs.row_files.file_reading import FilesReader
+from batcher.codecs.row_files.named_files import NamedFiles
 from batcher.codecs.row_files.opening import (
     BATCH_END,
     check_ending,
@@ -28,6 +29,7 @@ from batcher.errors import BatcherError, ClientError, ConfigError
 from batcher.serving.jobs.journal import FINISHED, FINISHING, RUNNING, Record, check_same
 from batcher.serving.jobs.output_files import OutputFiles
 from batcher.serving.jobs.writing import JobOutput
+from batcher.serving.references.line_files import LineFiles
 from batcher.serving.repository.stores.address import is_store, plain_address
 from batcher.workers.parallel import in_parallel
 
@@ -43,6 +45,7 @@ class Asked(NamedTuple):
         max_pixels: most pixels of a picture.
         text_of: returns what the file of errors says of an error.
         threads: how many decode pictures; None for one for each core.
+        files: fetches what lines name in place of values; None where they may name nothing.
     """
 
     source: Source
@@ -52,6 +55,7 @@ class Asked(NamedTuple):
     max_pixels: int = MAX_IMAGE_PIXELS
     text_of: Callable[[BatcherError], str] = message
     threads: int | None = None
+    files: LineFiles | None = None
 
 
 class Opened(NamedTuple):
@@ -163,7 +167,8 @@ def _reader(asked: Asked, spec: ModelSpec) -> RowReader:
     check_ending(source.name, "the input")
     file = source.open()
     try:
-        return reader_of(source.name, file, spec, asked.csv_header, asked.max_pixels)
+        named = None if asked.files is None else NamedFiles(asked.files.fetch, run_all)
+        return reader_of(source.name, file, spec, asked.csv_header, asked.max_pixels, named)
     except BaseException:
         file.close()
         raise

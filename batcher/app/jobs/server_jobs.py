@@ -27,6 +27,7 @@ from batcher.serving.jobs.entry import Wanted
 from batcher.serving.jobs.server_job import JobFiles, OpenedJob
 from batcher.serving.jobs.uploads import Uploads
 from batcher.serving.jobs.writing import public_text
+from batcher.serving.references.line_files import LineFiles
 from batcher.serving.server import ModelServer
 from batcher.workers.pool import CpuPool
 
@@ -80,7 +81,8 @@ def make_jobs(
         return None
     folder = base.absolute() / jobs.folder
     text_of = message if settings.expose_model_errors else public_text
-    opening = partial(_opened, folder / "work", settings.max_image_pixels, text_of)
+    line_files = LineFiles(lambda: server.fetcher.rules)
+    opening = partial(_opened, folder / "work", settings.max_image_pixels, text_of, line_files)
     wishes = jobs.uploads or UploadSettings()
     files = JobFiles(opening, partial(_checked, wishes.max_requests))
     board = JobBoard(jobs, base, server, files, unix_time)
@@ -90,7 +92,8 @@ def make_jobs(
     disk = CpuPool(*bounds, server.call_from_thread, server.clock, "uploads")
     keep_s = jobs.keep_days * _DAY_S
     uploads = Uploads(jobs.uploads, folder / "uploads", keep_s, disk, unix_time)
-    return ServerJobs(board, uploads, Batches(board, uploads, folder / "outputs"))
+    most = max(int(jobs.most * wishes.key_share), 1)
+    return ServerJobs(board, uploads, Batches(board, uploads, folder / "outputs", most))
 
 
 def _checked(most: int, wanted: Wanted, stops: Callable[[], bool]) -> BatchCheck | None:
@@ -107,6 +110,7 @@ def _opened(
     work: Path,
     max_pixels: int,
     text_of: Callable[[BatcherError], str],
+    line_files: LineFiles,
     wanted: Wanted,
     spec: ModelSpec,
     identity: dict[str, Any],
@@ -116,7 +120,9 @@ def _opened(
     source, target = source_at(wanted.input, False), target_at(wanted.output, work)
     # The other cores are for the requests of clients.
     threads = max(cores() // 4, 1)
-    asked = Asked(source, target, wanted.csv_header, wanted.restart, max_pixels, text_of, threads)
+    named = line_files if line_files.is_on else None
+    options = (wanted.csv_header, wanted.restart, max_pixels, text_of, threads, named)
+    asked = Asked(source, target, *options)
     opened = open_job(asked, spec, identity)
     files = opened.files
     send = partial(target.send, files)

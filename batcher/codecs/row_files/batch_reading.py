@@ -2,7 +2,7 @@
 
 A request may have several rows of the model. What a job counts, and what succeeds or fails, is the
 request: here it is one row of its portion. Requests of one row are joined, so that batches are
-full; one of several rows is sent by itself.
+full; one of several rows is sent by itself. Requests that name files are decoded some at a time.
 """
 
 from __future__ import annotations
@@ -16,15 +16,23 @@ from batcher.codecs.formats.json_text import with_json
 from batcher.codecs.row_files.batch_lines import EMBEDDINGS, BatchLine, WrongLine, batch_line
 from batcher.codecs.row_files.grouping import Inputs, merged
 from batcher.codecs.row_files.lines import BEGIN, PORTION_BYTES, LineReader, TextLine
+from batcher.codecs.row_files.named_files import AT_ONCE, NamedFiles, names_files
 from batcher.codecs.row_files.text_reading import LEAST_GOOD
 from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.error_text import brief
 from batcher.core.portions import Group, Place, Portion, Position
+from batcher.core.request import nbytes_of
 from batcher.core.spec import ModelSpec, check_inputs
-from batcher.errors import BatcherError, ClientError, InvalidInput
+from batcher.errors import BatcherError, ClientError, InputSourceFailed, InvalidInput
 
-_LIMITS: Final = DecodingLimits(max_bytes=256 << 20)
+MAX_REQUEST_BYTES: Final = 256 << 20
 """What one request may become, as a queue's bound usually is: many small pictures fit in a line."""
+
+_LIMITS: Final = DecodingLimits(max_bytes=MAX_REQUEST_BYTES)
+
+
+_FAULTS: Final = (ClientError, InputSourceFailed)
+"""What is the fault of one request."""
 
 
 class _Asked(NamedTuple):
@@ -56,8 +64,14 @@ class BatchReader:
     begin = BEGIN
     place = "custom_id"
 
-    def __init__(self, file: BinaryIO, spec: ModelSpec, max_pixels: int) -> None:
-        """Read `file`, which is open at any place; a picture has at most `max_pixels`."""
+    def __init__(
+        self, file: BinaryIO, spec: ModelSpec, max_pixels: int, files: NamedFiles | None = None
+    ) -> None:
+        """Read `file`, which is open at any place; a picture has at most `max_pixels`.
+
+        Requests may name files that `files` has; None where they may not.
+        """
+        self._files = files
         self._lines = LineReader(file)
         self._spec = spec
         self._embedder = embedder_of(spec)
@@ -69,12 +83,15 @@ class BatchReader:
         asked: list[_Asked] = []
         good = nbytes = 0
         while good < rows and len(asked) < LEAST_GOOD * rows and nbytes < PORTION_BYTES:
-            line = self._lines.next()
-            if line is None:
+            lines = self._next(min(AT_ONCE, rows - good), PORTION_BYTES - nbytes)
+            if not lines:
                 break
-            asked.append(self._asked(line))
-            good += asked[-1].rows
-            nbytes += len(line.text)
+            more = self._all_asked(lines)
+            asked += more
+            good += sum(each.rows for each in more)
+            nbytes += sum(len(line.text) for line in lines)
+            if names_files(self._files, lines[0].text):  # a short line may become much
+                nbytes += sum(nbytes_of(each.inputs) for each in more)
         if not asked:
             return None
         groups = [Group([row], each.inputs) for row, each in enumerate(asked) if each.rows]
@@ -89,12 +106,31 @@ class BatchReader:
             [each.wish for each in asked],
         )
 
+    def _next(self, most: int, most_bytes: int) -> list[TextLine]:
+        """Return the next line; or some, at most `most`, if the first of them may name files."""
+        found: list[TextLine] = []
+        nbytes = 0
+        while len(found) < most and nbytes < most_bytes:
+            line = self._lines.next()
+            if line is None:
+                break
+            found.append(line)
+            nbytes += len(line.text)
+            if not names_files(self._files, found[0].text):
+                break
+        return found
+
+    def _all_asked(self, lines: list[TextLine]) -> list[_Asked]:
+        if self._files is None or len(lines) == 1:
+            return [self._asked(line) for line in lines]
+        return self._files.together([partial(self._asked, line) for line in lines])
+
     def _asked(self, line: TextLine) -> _Asked:
         if line.error is not None:
             return _wrong(line.number, line.error)
         try:
             return with_json(line.text, partial(self._read, line))
-        except ClientError as err:
+        except _FAULTS as err:
             return _wrong(line.number, err)
 
     def _read(self, line: TextLine, document: Any) -> _Asked:
@@ -104,7 +140,7 @@ class BatchReader:
         try:
             inputs, wish = self._inputs(found, line)
             return _Asked(found.custom_id, inputs, check_inputs(self._spec, inputs), wish, None)
-        except ClientError as err:
+        except _FAULTS as err:
             return _wrong(found.custom_id, err)
 
     def _inputs(self, found: BatchLine, line: TextLine) -> tuple[Inputs, Wish | None]:
@@ -114,7 +150,10 @@ class BatchReader:
             raise InvalidInput(f"{expected}; got {brief(found.model)}")
         if found.url != EMBEDDINGS:
             max_pixels = pixels_of(line.text, self._spec, self._max_pixels)
-            return inputs_of(found.body, self._spec, _LIMITS, max_pixels), None
+            decode = partial(inputs_of, found.body, self._spec, _LIMITS, max_pixels)
+            if self._files is None or not names_files(self._files, line.text):
+                return decode(), None
+            return self._files.decoded(decode, self._max_pixels), None
         if self._embedder is None:
             raise InvalidInput(f"model: expected one that makes embeddings; got {found.model}")
         wish = wish_of(found.body)

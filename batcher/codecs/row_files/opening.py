@@ -9,6 +9,7 @@ from typing import BinaryIO
 from batcher.codecs.format_table import CSV
 from batcher.codecs.row_files.batch_reading import BatchReader
 from batcher.codecs.row_files.batch_writing import BatchWriter, batch_error
+from batcher.codecs.row_files.named_files import NamedFiles
 from batcher.codecs.row_files.npz_reading import NpzReader
 from batcher.codecs.row_files.npz_writing import NpzWriter
 from batcher.codecs.row_files.parquet_reading import ParquetReader
@@ -44,9 +45,14 @@ def _ending(name: str) -> str:
 
 
 def reader_of(
-    name: str, file: BinaryIO, spec: ModelSpec, csv_header: str, max_pixels: int
+    name: str,
+    file: BinaryIO,
+    spec: ModelSpec,
+    csv_header: str,
+    max_pixels: int,
+    files: NamedFiles | None = None,
 ) -> RowReader:
-    """Return what reads the rows of `file`, whose name is `name`.
+    """Return what reads the rows of `file`, whose name is `name`; lines may name `files`.
 
     Raises ClientError: the file cannot hold inputs of the model.
     """
@@ -56,7 +62,7 @@ def reader_of(
     if ending == ".parquet":
         return ParquetReader(file, spec)
     if ending == BATCH_END:
-        return BatchReader(file, spec, max_pixels)
+        return BatchReader(file, spec, max_pixels, files)
     if ending in JSON_LINES_ENDS:
         return json_lines_reader(file, spec, max_pixels)
     if not CSV.carries_inputs(spec):

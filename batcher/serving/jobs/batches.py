@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -27,11 +26,12 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred, succeed
 
 from batcher.core.error_text import brief
-from batcher.errors import UnknownJob
+from batcher.errors import QueueFull, UnknownJob
 from batcher.serving.jobs.board import JobBoard
 from batcher.serving.jobs.entry import JobState, Wanted
+from batcher.serving.jobs.held_files import UploadedFile
 from batcher.serving.jobs.journal import FINISHING
-from batcher.serving.jobs.uploads import END, ArrivingFile, UploadedFile, Uploads
+from batcher.serving.jobs.uploads import END, ArrivingFile, Uploads
 
 _STATUS = {"done": "completed", "failed": "failed", "cancelled": "cancelled"}
 """The status of a batch whose job has ended."""
@@ -71,9 +71,13 @@ class Content(NamedTuple):
 class Batches:
     """Files and batches of clients. Reactor thread. Each method raises Unavailable at the start."""
 
-    def __init__(self, board: JobBoard, uploads: Uploads, outputs: Path) -> None:
-        """Run batches over `uploads` on `board`; outputs are in the folder `outputs`."""
+    def __init__(self, board: JobBoard, uploads: Uploads, outputs: Path, most: int) -> None:
+        """Run batches over `uploads` on `board`; outputs are in the folder `outputs`.
+
+        At most `most` batches of a key have not ended.
+        """
         self._board = board
+        self._most = most
         self._uploads = uploads
         self._outputs = outputs
 
@@ -81,6 +85,11 @@ class Batches:
         """Begin a batch; fires with what is said of it. Raises UnknownJob, QueueFull."""
         self.sweep()
         self._uploads.find(asked.input_file_id, owner)
+        going_on = [each for each in self._board.list(owner=owner) if each["state"] not in _STATUS]
+        if len(going_on) >= self._most:
+            raise QueueFull(
+                f"{self._most} batches of this key (jobs.uploads.key_share) wait or run"
+            )
         id = f"batch_{uuid4().hex}"
         source, output = self._uploads.path(asked.input_file_id), self._outputs / f"{id}{END}"
         batch = {"owner": owner, **asked._asdict()}
@@ -94,21 +103,21 @@ class Batches:
     def list(self, owner: str) -> list[Shown]:
         """Return what is said of all batches of `owner`, the newest first."""
         self._uploads.check_read()
-        return [_shown(status) for status in self._of(owner)]
+        return [_shown(status) for status in self._board.list(owner=owner)]
 
     def cancel(self, owner: str, id: str) -> Deferred[Shown]:
         """End a batch, whose output is removed; fires once that is done. Raises UnknownJob."""
         self._found(owner, id)
         return self._board.cancel(id).addCallback(_shown)
 
-    def arrive(self, declared: int) -> ArrivingFile:
+    def arrive(self, owner: str, declared: int) -> ArrivingFile:
         """Return a place for a file of so many bytes. Raises TooLarge, QueueFull."""
         self.sweep()
-        return self._uploads.arrive(declared)
+        return self._uploads.arrive(owner, declared)
 
-    def keep(self, arrived: ArrivingFile, owner: str, filename: str, keep_s: float) -> UploadedFile:
+    def keep(self, arrived: ArrivingFile, filename: str, keep_s: float) -> UploadedFile:
         """Note a whole file, kept for `keep_s` seconds at most. Raises Unavailable. Any thread."""
-        return self._uploads.keep(arrived, owner, filename, keep_s)
+        return self._uploads.keep(arrived, filename, keep_s)
 
     def run(self, nbytes: int, function: Callable[[], Result]) -> Deferred[Result]:
         """Run `function`, which reads or writes files and holds so many bytes."""
@@ -119,13 +128,15 @@ class Batches:
         self._uploads.add(file)
         return _uploaded(file)
 
-    def files(self, owner: str) -> Deferred[Sequence[Shown]]:
-        """Fire with what is said of all files of `owner`, outputs included, the newest first."""
+    def files(self, owner: str, page: Callable[[Sequence[Shown]], Result]) -> Deferred[Result]:
+        """Fire with what `page` makes of what is said of all files of `owner`, the newest first.
+
+        Outputs are among them. Fails as `page`, which runs on a thread: there may be thousands.
+        """
         self.sweep()
-        found = [_uploaded(file) for file in self._uploads.of(owner)]
-        outputs = [each for status in self._of(owner) for each in _outputs_of(status)]
-        seen = self.run(0, partial(_seen, outputs))
-        return seen.addCallback(lambda more: sorted(found + more, key=_age, reverse=True))
+        uploaded, statuses = self._uploads.of(owner), self._board.list(owner=owner)
+        outputs = [each for status in statuses for each in _outputs_of(status)]
+        return self.run(0, lambda: page(_listed(uploaded, outputs)))
 
     def file(self, owner: str, id: str) -> Deferred[Shown]:
         """Fire with what is said of a file. Raises UnknownJob, or fails with it."""
@@ -150,16 +161,12 @@ class Batches:
     def sweep(self) -> None:
         """Remove the files whose time is over."""
         self._uploads.check_read()
-        self._uploads.sweep(self._in_use())
+        self._uploads.sweep(self._in_use)
 
     def _in_use(self) -> set[str]:
         """Return the files that batches still read."""
         waiting = [each for each in self._board.list() if each["state"] not in _STATUS]
         return {each["batch"]["input_file_id"] for each in waiting if "batch" in each}
-
-    def _of(self, owner: str) -> Sequence[Shown]:
-        found = [each for each in self._board.list() if "batch" in each]
-        return [each for each in found if each["batch"]["owner"] == owner]
 
     def _found(self, owner: str, id: str) -> Shown:
         self._uploads.check_read()
@@ -224,13 +231,13 @@ def _outputs_of(status: Shown) -> list[_Output]:
     return found
 
 
-def _seen(outputs: Sequence[_Output]) -> list[Shown]:
-    """Return what is said of those `outputs` that are there. Disk thread."""
-    found = []
+def _listed(uploaded: Sequence[UploadedFile], outputs: Sequence[_Output]) -> list[Shown]:
+    """Return what is said of files, and of those `outputs` that are there. Disk thread."""
+    found = [_uploaded(file) for file in uploaded]
     for output in outputs:
         with suppress(UnknownJob):
             found.append(output.seen())
-    return found
+    return sorted(found, key=_age, reverse=True)
 
 
 def _unknown(id: str) -> UnknownJob:

@@ -115,10 +115,13 @@ class JobBoard:
         self._go_on()
         return noted.addCallback(lambda _: self._status(entry))
 
-    def list(self, most: int | None = None) -> list[dict[str, Any]]:
-        """Return the status of every job, or of the newest `most`, the newest first."""
+    def list(self, most: int | None = None, owner: str | None = None) -> list[dict[str, Any]]:
+        """Return the status of every job, or of the newest `most`, the newest first.
+
+        With `owner` only batches of that one are listed.
+        """
         entries = islice(reversed(self._entries.values()), most)
-        return [self._status(entry) for entry in entries]
+        return [self._status(each) for each in entries if owner is None or each.is_of(owner)]
 
     def status(self, id: str) -> dict[str, Any]:
         """Return the status of a job. Raises UnknownJob."""

@@ -97,6 +97,11 @@ class JobEntry:
         """Whether nothing changes any more."""
         return self.state in _ENDS
 
+    def is_of(self, owner: str) -> bool:
+        """Return whether this is a batch of `owner`."""
+        batch = self.wanted.batch
+        return batch is not None and batch["owner"] == owner
+
     def become(self, state: JobState) -> None:
         """Go to `state`, which the table must allow."""
         self.state = STATES.step(self.state, state, f"job {self.id}")

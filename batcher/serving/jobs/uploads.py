@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import blake2b
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 from weakref import WeakSet, finalize
 
@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from batcher.config.job_settings import UploadSettings
 from batcher.core.error_text import brief, summary
 from batcher.errors import InvalidInput, QueueFull, TooLarge, Unavailable, UnknownJob
+from batcher.serving.jobs.held_files import HeldFiles, UploadedFile
 from batcher.serving.jobs.journal import open_own, replace_file, sync_folder
 from batcher.workers.pool import CpuPool
 
@@ -40,26 +41,6 @@ MOST_FILES = 10_000
 """Files that are kept, whatever their size: each has a note in memory."""
 
 
-class UploadedFile(NamedTuple):
-    """A file that a client has uploaded.
-
-    Attributes:
-        id: its name in paths.
-        owner: digest of the key that it belongs to; empty without a key.
-        filename: what the client calls it.
-        nbytes: bytes of it.
-        created: when it came, in Unix seconds.
-        expires: when it is removed.
-    """
-
-    id: str
-    owner: str
-    filename: str
-    nbytes: int
-    created: float
-    expires: float
-
-
 def owner_of(key: str) -> str:
     """Return whom files and batches of the API key `key` belong to."""
     return blake2b(key.encode(), digest_size=16).hexdigest() if key else ""
@@ -69,12 +50,14 @@ class ArrivingFile:
     """A file that arrives. One thread at a time; whoever lets go of it removes it, unless kept.
 
     Attributes:
+        owner: whose it is.
         nbytes: bytes that have come.
         most: most bytes that it may have; 0 once it is dropped.
     """
 
-    def __init__(self, folder: Path, most: int) -> None:
+    def __init__(self, folder: Path, most: int, owner: str) -> None:
         """Write into `folder`, at most `most` bytes; nothing is opened yet."""
+        self.owner = owner
         self.nbytes = 0
         self.most = most
         self._path = folder / f"file-{uuid4().hex}{END}.part"
@@ -153,7 +136,7 @@ class Uploads:
         self._folder = folder
         self._keep_s = keep_s
         self._unix_time = unix_time
-        self._files: dict[str, UploadedFile] = {}
+        self._files = HeldFiles()
         self._arriving: WeakSet[ArrivingFile] = WeakSet()
         self._is_read = False
 
@@ -163,7 +146,8 @@ class Uploads:
         return read.addCallback(self._known)
 
     def _known(self, files: list[UploadedFile]) -> None:
-        self._files = {file.id: file for file in files}
+        for file in files:
+            self._files.add(file)
         self._is_read = True
 
     def check_read(self) -> None:
@@ -171,37 +155,57 @@ class Uploads:
         if not self._is_read:
             raise Unavailable("the files of clients are still being read")
 
-    def arrive(self, declared: int) -> ArrivingFile:
-        """Return a place for a file, of whose bytes a client has `declared` so many.
+    def arrive(self, owner: str, declared: int) -> ArrivingFile:
+        """Return a place for a file of `owner`, who has `declared` so many bytes of it.
 
         Raises Unavailable, TooLarge.
         """
         self.check_read()
-        if sum(file.most > 0 for file in self._arriving) >= MOST_ARRIVING:
-            raise QueueFull(f"{MOST_ARRIVING} files arrive already")
-        most, most_each = self._settings.max_bytes, self._settings.max_file_bytes
-        left = most - self._nbytes()
-        if declared > left or left <= 0:
-            raise TooLarge(
-                f"file: expected at most {most} bytes of all files (jobs.uploads.max_bytes); this "
-                "one is too much: delete others"
-            )
-        if len(self._files) >= MOST_FILES:
-            raise TooLarge(f"file: expected at most {MOST_FILES} files: delete others")
-        file = ArrivingFile(self._folder, min(most_each, left, declared or left))
+        share = self._settings.key_share
+        arriving = [file for file in self._arriving if file.most > 0]
+        of_all = len(self._files), self._files.nbytes
+        left = self._room(of_all, arriving, 1.0, declared, "jobs.uploads.max_bytes")
+        if share < 1:
+            own = [file for file in arriving if file.owner == owner]
+            held = self._files.held_by(owner)
+            left_to_key = self._room(held, own, share, declared, "jobs.uploads.key_share")
+            left = min(left, left_to_key)
+        most = min(self._settings.max_file_bytes, left, declared or left)
+        file = ArrivingFile(self._folder, most, owner)
         self._arriving.add(file)
         return file
 
-    def _nbytes(self) -> int:
-        """Return the bytes of all files, and those that may still arrive."""
-        arriving = sum(file.most for file in self._arriving)
-        return arriving + sum(file.nbytes for file in self._files.values())
+    def _room(
+        self,
+        held: tuple[int, int],
+        arriving: Sequence[ArrivingFile],
+        share: float,
+        declared: int,
+        setting: str,
+    ) -> int:
+        """Return the bytes that are left of a `share` of everything, as `setting` says.
 
-    def keep(self, arrived: ArrivingFile, owner: str, filename: str, keep_s: float) -> UploadedFile:
+        `held` are files and bytes. Raises QueueFull, TooLarge.
+        """
+        files, nbytes = held
+        if len(arriving) >= max(int(MOST_ARRIVING * share), 1):
+            raise QueueFull(f"{len(arriving)} files arrive already ({setting})")
+        most = int(self._settings.max_bytes * share)
+        left = most - nbytes - sum(file.most for file in arriving)
+        if declared > left or left <= 0:
+            raise TooLarge(
+                f"file: expected at most {most} bytes of all files ({setting}); this one is too "
+                "much: delete others"
+            )
+        if files >= max(int(MOST_FILES * share), 1):
+            raise TooLarge(f"file: expected at most {files} files ({setting}): delete others")
+        return left
+
+    def keep(self, arrived: ArrivingFile, filename: str, keep_s: float) -> UploadedFile:
         """Note a whole file, kept for `keep_s` seconds at most. Raises Unavailable. Any thread."""
         id, now = arrived.keep(), self._unix_time()
         expires = now + min(keep_s, self._keep_s)
-        file = UploadedFile(id, owner, filename, arrived.nbytes, now, expires)
+        file = UploadedFile(id, arrived.owner, filename, arrived.nbytes, now, expires)
         try:
             replace_file(self._folder / f"{id}.json", json.dumps(file._asdict()).encode())
         except OSError as err:
@@ -211,20 +215,20 @@ class Uploads:
 
     def add(self, file: UploadedFile) -> None:
         """Let clients find `file`, which was noted."""
-        self._files[file.id] = file
+        self._files.add(file)
 
     def find(self, id: str, owner: str) -> UploadedFile:
         """Return a file of `owner`. Raises UnknownJob, Unavailable."""
         self.check_read()
-        file = self._files.get(id)
-        if file is None or file.owner != owner:
+        file = self._files.find(id, owner)
+        if file is None:
             raise UnknownJob(f"expected the id of a file; got {brief(id, 100)}")
         return file
 
-    def of(self, owner: str) -> list[UploadedFile]:
+    def of(self, owner: str) -> Sequence[UploadedFile]:
         """Return the files of `owner`, the oldest first. Raises Unavailable."""
         self.check_read()
-        return [file for file in self._files.values() if file.owner == owner]
+        return self._files.of(owner)
 
     def path(self, id: str) -> Path:
         """Return where the file `id` is."""
@@ -235,19 +239,20 @@ class Uploads:
 
         Raises UnknownJob; InvalidInput: it is one `in_use`; QueueFull: it is still there.
         """
-        self.find(id, owner)
+        file = self.find(id, owner)
         if id in in_use:
             raise InvalidInput(f"file {id}: expected one that no batch waits for: cancel it first")
         removed: Deferred[Any] = self.disk.run(0, inf, partial(_remove, self.path(id)))
-        del self._files[id]
+        self._files.remove(file)
         return removed
 
-    def sweep(self, in_use: set[str]) -> None:
+    def sweep(self, in_use: Callable[[], set[str]]) -> None:
         """Remove the files whose time is over, but those `in_use`."""
-        now = self._unix_time()
-        for file in list(self._files.values()):
-            if file.expires <= now and file.id not in in_use:
-                removed = maybeDeferred(self.remove, file.id, file.owner, in_use)
+        ended = self._files.ended(self._unix_time())
+        kept = in_use() if ended else set()
+        for file in ended:
+            if file.id not in kept:
+                removed = maybeDeferred(self.remove, file.id, file.owner, kept)
                 removed.addErrback(lambda failure: _log.warn("{why}", why=failure.value))
 
 

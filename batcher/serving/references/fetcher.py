@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -52,6 +52,34 @@ loop some 20 us.
 OpenSource = Callable[[Reference, InputSources], Source]
 
 
+class FetchRules(NamedTuple):
+    """What may be fetched.
+
+    Attributes:
+        is_on: whether there are prefixes of the operator.
+        sources: these prefixes.
+        max_bytes: most bytes of one file, and of all files of a request.
+    """
+
+    is_on: bool
+    sources: InputSources
+    max_bytes: int
+
+    def check_together(self, nbytes: int) -> None:
+        """Raise TooLarge if a request's files have too many bytes together. Any thread."""
+        if nbytes > self.max_bytes:
+            raise TooLarge(
+                f"ref: expected files of at most {self.max_bytes} bytes together; got more"
+            )
+
+
+def rules_of(settings: ServerSettings) -> FetchRules:
+    """Return what `settings` allow."""
+    public, private = settings.input_sources, settings.private_input_sources
+    sources = InputSources(public, private)
+    return FetchRules(bool(public or private), sources, settings.max_body_bytes)
+
+
 def open_source(reference: Reference, sources: InputSources) -> Source:
     """Return what reads the file `reference`, and others of its bucket. Raises ConfigError."""
     if reference.scheme in BUCKETS:
@@ -66,6 +94,7 @@ class InputFetcher:
     Attributes:
         is_on: whether clients may name files in place of inputs.
         max_image_pixels: most pixels of a picture that was fetched.
+        rules: what may be fetched.
     """
 
     def __init__(
@@ -89,12 +118,11 @@ class InputFetcher:
 
     def follow(self, settings: ServerSettings) -> None:
         """Fetch what `settings` allow from now on; nothing is kept of what was fetched before."""
-        public, private = settings.input_sources, settings.private_input_sources
-        self.is_on = bool(public or private)
+        self.rules = rules_of(settings)
+        self.is_on = self.rules.is_on
         self.max_image_pixels = settings.max_image_pixels
-        self._allowed = InputSources(public, private)
         self._ttl = settings.input_cache_ttl_s
-        self._max_bytes, self._max_held = settings.max_body_bytes, settings.max_buffer_bytes
+        self._max_held = settings.max_buffer_bytes
         self._kept = KeptFiles(settings.input_cache_bytes)
         self._sources: dict[tuple[str, str], Source] = {}
 
@@ -122,7 +150,7 @@ class InputFetcher:
 
     def _find(self, address: str) -> Reference:
         try:
-            return self._allowed.find(address)[0]
+            return self.rules.sources.find(address)[0]
         except InvalidInput as err:
             raise InvalidInput(f"ref: {err}") from None
 
@@ -134,7 +162,7 @@ class InputFetcher:
             self._kept.put(address, kept)
             self._counts.count("kept")
             return succeed(kept.content)
-        fetch = Fetch(self._max_bytes, deadline, self._seconds)
+        fetch = Fetch(self.rules.max_bytes, deadline, self._seconds)
         read = partial(self._read, self._kept, self._sources, reference, fetch)
         done = self._pool.run(0, deadline, read, client)
         return done.addCallbacks(
@@ -159,7 +187,7 @@ class InputFetcher:
         of = ("web", "") if is_web else (reference.scheme, reference.host)
         source = sources.get(of)
         if source is None:  # two threads may make two, of which one stays
-            source = sources[of] = self._open_source(reference, self._allowed)
+            source = sources[of] = self._open_source(reference, self.rules.sources)
         name = reference.address if is_web else reference.name
         found = source.read(name, kept.tag if kept is not None else "", fetch)
         if found is not None:
@@ -194,13 +222,6 @@ class InputFetcher:
         if nbytes > 0 and self._held + nbytes > self._max_held:
             raise BuffersFull("the files that requests wait for have no place at the moment")
         self._held += nbytes
-
-    def check_together(self, nbytes: int) -> None:
-        """Raise TooLarge if a request's files have too many bytes together."""
-        if nbytes > self._max_bytes:
-            raise TooLarge(
-                f"ref: expected files of at most {self._max_bytes} bytes together; got more"
-            )
 
 
 class _Request:
@@ -251,7 +272,7 @@ class _Request:
         self._contents[address] = content
         self._nbytes += len(content)
         try:
-            self._fetcher.check_together(self._nbytes)
+            self._fetcher.rules.check_together(self._nbytes)
             self.hold(len(content))
         except BatcherError:
             self._fail(Failure())

@@ -34,10 +34,10 @@ class Clients(Night):
 
     def upload(self, *lines: Any, owner: str = "") -> str:
         """Upload requests; return the id of their file."""
-        file = self.batches.arrive(0)
+        file = self.batches.arrive(owner, 0)
         for line in lines:
             file.write(json.dumps(line).encode() + b"\n")
-        kept = self.batches.keep(file, owner, "mine.jsonl", float("inf"))
+        kept = self.batches.keep(file, "mine.jsonl", float("inf"))
         id: str = self.batches.add(kept)["id"]
         return id
 
@@ -87,7 +87,7 @@ def test_a_batch_is_answered_and_says_which_requests_are_not(clients: Clients) -
     assert answers[3]["response"]["body"] == {"outputs": {"y": [[8.0] * 4]}}
     (error,) = clients.lines(batch["error_file_id"])
     assert (error["custom_id"], error["response"]["status_code"]) == ("c2", 400)
-    listed = clients.wait(clients.batches.files(""))
+    listed = clients.wait(clients.batches.files("", list))
     found = {each["id"]: (each["purpose"], each["bytes"]) for each in listed}
     assert found.keys() == {file, batch["output_file_id"], batch["error_file_id"]}
     assert found[file][0] == "batch"
@@ -123,7 +123,7 @@ def test_files_and_batches_of_another_key_are_unknown(clients: Clients) -> None:
     id = clients.begin(file, "me")
     batch = clients.ended(id, "completed", "me")
     assert clients.batches.list("") == []
-    assert clients.wait(clients.batches.files("")) == []
+    assert clients.wait(clients.batches.files("", list)) == []
     with pytest.raises(UnknownJob):
         clients.batches.cancel("", id)
     for name in (file, batch["output_file_id"]):
@@ -157,7 +157,7 @@ def test_a_file_is_removed_when_no_batch_reads_it(clients: Clients) -> None:
         clients.wait(clients.batches.remove("", each))
         with pytest.raises(UnknownJob):
             clients.wait(clients.batches.file("", each))
-    assert clients.wait(clients.batches.files("")) == []
+    assert clients.wait(clients.batches.files("", list)) == []
 
 
 def test_what_is_old_is_removed_with_all_that_was_written(clients: Clients) -> None:
@@ -180,7 +180,7 @@ def test_a_server_that_is_started_again_goes_on_with_batches_and_files(tmp_path:
     clients.wait(clients.jobs.start())
     id = clients.begin(clients.upload(*map(asked, range(200))))
     clients.serving.loop.run_until((tmp_path / f"jobs/outputs/{id}{END}.part").exists)
-    left = clients.batches.arrive(0)
+    left = clients.batches.arrive("", 0)
     left.write(b"half of a file")
     folder = tmp_path / "jobs/uploads"
     (folder / f"file-0{END}").write_text("without a note")
@@ -203,32 +203,69 @@ def test_a_server_that_is_started_again_goes_on_with_batches_and_files(tmp_path:
 def test_files_are_bounded_in_bytes(tmp_path: Path) -> None:
     clients = Clients(tmp_path, max_file_bytes=100, max_bytes=150)
     with pytest.raises(Unavailable):
-        clients.batches.arrive(0)
+        clients.batches.arrive("", 0)
     clients.wait(clients.jobs.start())
     with pytest.raises(TooLarge, match="max_bytes"):
-        clients.batches.arrive(151)
-    file = clients.batches.arrive(0)
+        clients.batches.arrive("", 151)
+    file = clients.batches.arrive("", 0)
     file.write(b"x" * 100)
     with pytest.raises(TooLarge, match="max_file_bytes"):
         file.write(b"x")
-    other = clients.batches.arrive(0)
+    other = clients.batches.arrive("", 0)
     with pytest.raises(TooLarge):
         other.write(b"x" * 51)
     del file, other
     assert list((tmp_path / "jobs/uploads").iterdir()) == []
-    clients.batches.arrive(150)
+    clients.batches.arrive("", 150)
+    clients.end()
+
+
+def test_one_key_leaves_room_for_others(tmp_path: Path) -> None:
+    clients = Clients(tmp_path, max_bytes=200, key_share=0.25)
+    clients.wait(clients.jobs.start())
+    with pytest.raises(TooLarge, match="key_share"):
+        clients.batches.arrive("one", 51)
+    arriving = [clients.batches.arrive("one", 1) for _ in range(8)]
+    with pytest.raises(QueueFull, match="key_share"):
+        clients.batches.arrive("one", 1)
+    other = clients.batches.arrive("other", 50)
+    for file in arriving:
+        file.drop()
+    other.write(b"x" * 50)
+    kept = clients.batches.keep(other, "mine.jsonl", float("inf"))
+    clients.batches.add(kept)
+    other.most = 0
+    with pytest.raises(TooLarge, match="key_share"):
+        clients.batches.arrive("other", 1)
+    clients.wait(clients.batches.remove("other", kept.id))
+    clients.batches.arrive("other", 50)
+    clients.end()
+
+
+def test_one_key_has_few_batches_under_way_where_shares_are_bounded(tmp_path: Path) -> None:
+    clients = Clients(tmp_path, key_share=0.002)  # two of 1000 jobs
+    clients.ready()
+    clients.wait(clients.jobs.start())
+    file = clients.upload(asked(0), owner="one")
+    first = clients.begin(file, "one")
+    clients.begin(file, "one")
+    with pytest.raises(QueueFull, match="key_share"):
+        clients.begin(file, "one")
+    clients.begin(clients.upload(asked(0), owner="other"), "other")
+    clients.ended(first, "completed", "one")
+    clients.begin(file, "one")
     clients.end()
 
 
 def test_a_file_that_has_come_is_not_counted_as_one_that_arrives(tmp_path: Path) -> None:
     clients = Clients(tmp_path, max_file_bytes=100, max_bytes=150)
     clients.wait(clients.jobs.start())
-    upload = Upload(clients.batches, clients.batches.arrive(0), "", "B", 100)
+    upload = Upload(clients.batches, clients.batches.arrive("", 0), "B")
     upload.feed(form_of(part("purpose", b"batch"), part("file", b"x" * 60, "mine.jsonl")))
     assert clients.wait(upload.finish().done)["bytes"] == 60
-    clients.batches.arrive(90)
+    clients.batches.arrive("", 90)
     with pytest.raises(TooLarge):
-        clients.batches.arrive(91)
+        clients.batches.arrive("", 91)
     clients.end()
 
 
@@ -253,7 +290,7 @@ def test_a_full_disk_is_a_clear_error(clients: Clients) -> None:
         def write(self, piece: bytes) -> None:
             raise OSError(28, "No space left on device")
 
-    file = clients.batches.arrive(0)
+    file = clients.batches.arrive("", 0)
     file._file = Full()
     with pytest.raises(Unavailable, match="cannot store it: No space left") as raised:
         file.write(b"x")

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batcher.codecs.row_files import batch_lines
+from batcher.codecs.row_files import batch_lines, batch_reading
 from batcher.codecs.row_files.batch_lines import check_batch
 from batcher.codecs.row_files.batch_reading import BatchReader
 from batcher.codecs.row_files.batch_writing import BatchWriter
+from batcher.codecs.row_files.named_files import NamedFiles
 from batcher.codecs.row_files.opening import error_line_of
 from batcher.core.portions import Answer, BatchCheck, Portion
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import ModelSpec
-from batcher.errors import ModelError, TooLarge
+from batcher.errors import InputMissing, InputSourceFailed, ModelError, TooLarge
 from tests.codecs.formats.test_base64_pictures import b64
+from tests.codecs.formats.test_references import CONTENTS, ROWS, npy, ref
 from tests.support.codec_inputs import encoded, picture_spec, pixels
 from tests.support.models import model_spec, tensor
 
@@ -169,3 +171,57 @@ def test_vectors_that_turn_out_too_short_fail_their_request_alone() -> None:
     found = BatchWriter(spec, {}, "o.openai.jsonl").write(portion, [answer])
     assert list(found.refused) == [0]
     assert json.loads(found.parts[0])["custom_id"] == "b"
+
+
+class Shelf:
+    """Files that requests name, and how many are had at the same time.
+
+    Attributes:
+        most: tasks of each run.
+    """
+
+    def __init__(self) -> None:
+        self.most: list[int] = []
+
+    def fetch(self, addresses: Any) -> dict[str, bytes]:
+        if any(address.endswith("down") for address in addresses):
+            raise InputSourceFailed("no answer")
+        if any(address not in CONTENTS for address in addresses):
+            raise InputMissing("there is none")
+        return {address: CONTENTS[address] for address in addresses}
+
+    def run(self, tasks: Any, most: int) -> list[Any]:
+        self.most.append(len(tasks))
+        assert len(tasks) <= most
+        return [task() for task in tasks]
+
+
+def test_requests_name_files_as_those_of_the_route_do() -> None:
+    shelf = Shelf()
+    named = [ref("one.npy"), ref("rows.npy"), ref("none"), ref("down"), ref("one.npy")]
+    lines = [asked(str(number), PREDICT, inputs={"x": each}) for number, each in enumerate(named)]
+    lines += [asked(str(number), PREDICT, inputs={"x": [[0] * 4]}) for number in (5, 6)]
+    files = NamedFiles(shelf.fetch, shelf.run)
+    reader = BatchReader(BytesIO(text_of(*lines)), model_spec(), 1000, files)
+    portion = reader.read(reader.begin, 32)
+    assert portion is not None
+    assert portion.places == [str(number) for number in range(7)]
+    found = {tuple(group.rows): group.inputs["x"].tolist() for group in portion.groups}
+    one = ROWS[1].tolist()
+    assert found == {(0, 4, 5, 6): [one, one, [0] * 4, [0] * 4], (1,): ROWS.tolist()}
+    assert isinstance(portion.bad[3], InputSourceFailed)
+    assert isinstance(portion.bad[2], InputMissing)
+    assert shelf.most == [7]
+    (short,) = read(model_spec(), 4, asked("a", PREDICT, inputs={"x": ref("one.npy")}))
+    assert list(short.bad) == [0]
+
+
+def test_what_files_become_ends_a_portion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_reading, "PORTION_BYTES", 4000)
+    big = {"s3://p/big": npy(np.zeros((60, 4), "<f4"))}  # 960 bytes
+    lines = [asked(str(n), PREDICT, inputs={"x": {"ref": "s3://p/big"}}) for n in range(20)]
+    files = NamedFiles(lambda _: big, lambda tasks, _: [task() for task in tasks])
+    reader = BatchReader(BytesIO(text_of(*lines)), model_spec(), 1000, files)
+    portion = reader.read(reader.begin, 2000)
+    assert portion is not None
+    assert len(portion.places) == 8

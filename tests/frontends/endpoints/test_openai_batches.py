@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from batcher.errors import Unavailable, UnknownJob
 from batcher.frontends.endpoints.openai_batches.upload import FORM_BYTES
 from batcher.serving.jobs.batches import AskedBatch, Content
-from batcher.serving.jobs.uploads import ArrivingFile, UploadedFile, owner_of
+from batcher.serving.jobs.held_files import UploadedFile
+from batcher.serving.jobs.uploads import ArrivingFile, owner_of
 from tests.codecs.test_form_upload import form_of, part
 from tests.frontends.endpoints.conftest import Both
 from tests.support.http import MemoryServer, ask, over_connection
@@ -54,19 +55,21 @@ class MemoryBatches:
         deferred, function = self.waiting.pop(0)
         maybeDeferred(function).chainDeferred(deferred)
 
-    def arrive(self, declared: int) -> ArrivingFile:
-        return ArrivingFile(self.folder, MOST)
+    def arrive(self, owner: str, declared: int) -> ArrivingFile:
+        return ArrivingFile(self.folder, MOST, owner)
 
-    def keep(self, arrived: ArrivingFile, owner: str, filename: str, keep_s: float) -> UploadedFile:
-        return UploadedFile(arrived.keep(), owner, filename, arrived.nbytes, 5.0, keep_s)
+    def keep(self, arrived: ArrivingFile, filename: str, keep_s: float) -> UploadedFile:
+        id = arrived.keep()
+        return UploadedFile(id, arrived.owner, filename, arrived.nbytes, 5.0, keep_s)
 
     def add(self, file: UploadedFile) -> dict[str, Any]:
         self.kept[file.id] = file
         return {"id": file.id, "object": "file", "bytes": file.nbytes, "purpose": "batch"}
 
-    def files(self, owner: str) -> Deferred[list[dict[str, Any]]]:
+    def files(self, owner: str, page: Callable[[list[dict[str, Any]]], bytes]) -> Deferred[bytes]:
         found = [file for file in self.kept.values() if file.owner == owner]
-        return succeed([{"id": file.id, "purpose": "batch"} for file in found])
+        shown = [{"id": file.id, "purpose": "batch"} for file in found]
+        return maybeDeferred(page, shown)
 
     def file(self, owner: str, id: str) -> Deferred[dict[str, Any]]:
         if id not in self.kept or self.kept[id].owner != owner:

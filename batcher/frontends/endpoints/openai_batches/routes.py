@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from batcher.codecs.content_coding import HEAVY_BYTES, plain_body, too_large
-from batcher.codecs.formats.json_text import from_json
+from batcher.codecs.formats.json_text import from_json, to_json
 from batcher.codecs.heavy import is_heavy
 from batcher.codecs.negotiation import media_type
 from batcher.codecs.oip.members import object_of as members_of
@@ -52,11 +52,14 @@ class Batches(FilePlace, Protocol):
     Each method takes the owner, and raises UnknownJob for what is not the owner's.
     """
 
-    def arrive(self, declared: int) -> ArrivingFile:
+    def arrive(self, owner: str, declared: int) -> ArrivingFile:
         """Return a place for a file of so many bytes. Raises TooLarge, QueueFull."""
 
-    def files(self, owner: str) -> Deferred[Sequence[Shown]]:
-        """Fire with what is said of all files, the newest first."""
+    def files(self, owner: str, page: Callable[[Sequence[Shown]], bytes]) -> Deferred[bytes]:
+        """Fire with what `page` makes of what is said of all files, the newest first.
+
+        It runs on a thread.
+        """
 
     def file(self, owner: str, id: str) -> Deferred[Shown]:
         """Fire with what is said of a file."""
@@ -118,8 +121,9 @@ class BatchRoutes:
         if name != "multipart/form-data":
             expected = "Content-Type: expected multipart/form-data"
             raise UnsupportedMediaType(f"{expected}; got {brief(name) if name else 'none'}")
-        file = batches.arrive(int(headers.get(b"content-length", b"0")))
-        return Upload(batches, file, _owner(headers), parameters.get("boundary", ""), file.most)
+        owner = _owner(headers)
+        file = batches.arrive(owner, int(headers.get(b"content-length", b"0")))
+        return Upload(batches, file, parameters.get("boundary", ""))
 
     def upload(self, call: Call) -> Deferred[Reply]:
         """Answer what is said of an uploaded file. Raises and fails as `Upload`."""
@@ -139,12 +143,15 @@ class BatchRoutes:
         if order not in ("asc", "desc"):
             raise InvalidInput(f"order: expected asc or desc; got {brief(order)}")
 
-        def page(files: Sequence[Shown]) -> Deferred[Reply]:
+        def page(files: Sequence[Shown]) -> bytes:
             found = [file for file in files if purpose in ("", file["purpose"])]
             ordered = found if order == "desc" else found[::-1]
-            return json_reply(page_of(ordered, query, MOST_FILES))
+            return to_json(page_of(ordered, query, MOST_FILES))
 
-        return batches.files(owner).addCallback(page)
+        def reply(document: bytes) -> Reply:
+            return Reply(200, b"application/json", document)
+
+        return batches.files(owner, page).addCallback(reply)
 
     def file(self, call: Call) -> Deferred[Reply]:
         """Answer what is said of a file. Raises Forbidden, UnknownJob."""

@@ -21,7 +21,8 @@ from batcher.codecs.content_coding import too_large
 from batcher.codecs.form_upload import FormUpload
 from batcher.core.error_text import brief
 from batcher.errors import BatcherError, InvalidInput
-from batcher.serving.jobs.uploads import ArrivingFile, UploadedFile
+from batcher.serving.jobs.held_files import UploadedFile
+from batcher.serving.jobs.uploads import ArrivingFile
 
 _log = Logger()
 
@@ -41,7 +42,7 @@ class FilePlace(Protocol):
     def run(self, nbytes: int, function: Any) -> Deferred[Any]:
         """Run `function` on a thread for the disk."""
 
-    def keep(self, arrived: ArrivingFile, owner: str, filename: str, keep_s: float) -> UploadedFile:
+    def keep(self, arrived: ArrivingFile, filename: str, keep_s: float) -> UploadedFile:
         """Note a whole file. Any thread."""
 
     def add(self, file: UploadedFile) -> dict[str, Any]:
@@ -55,15 +56,12 @@ class Upload(BodySink):
         done: fires with what is said of the file once it is on the disk, or fails with why not.
     """
 
-    def __init__(
-        self, place: FilePlace, file: ArrivingFile, owner: str, boundary: str, limit: int
-    ) -> None:
-        """Write `file`, of at most `limit` bytes, for `owner`. Raises DecodingError."""
-        super().__init__(limit + FORM_BYTES)
+    def __init__(self, place: FilePlace, file: ArrivingFile, boundary: str) -> None:
+        """Write `file`, the parts of whose form are cut by `boundary`. Raises DecodingError."""
+        super().__init__(file.most + FORM_BYTES)
         self.done: Deferred[dict[str, Any]] = Deferred(lambda _: None)
         self._place = place
         self._file = file
-        self._owner = owner
         self._form = FormUpload(boundary, (_PURPOSE, _ANCHOR, _SECONDS), file.write)
         self._pieces: list[bytes] = []
         self._waiting = 0  # bytes of `_pieces`
@@ -137,7 +135,7 @@ class Upload(BodySink):
         assert filename is not None, "the form has a file"
         if fields.get(_PURPOSE) != "batch":
             raise InvalidInput(f"purpose: expected 'batch'; got {brief(fields.get(_PURPOSE))}")
-        return self._place.keep(self._file, self._owner, filename, _keep_s(fields))
+        return self._place.keep(self._file, filename, _keep_s(fields))
 
     def _written(self, file: UploadedFile | None) -> None:
         was_behind, self._writing, self._is_busy = self.is_behind, 0, False
