@@ -92,8 +92,9 @@ class BatchReader:
             nbytes += sum(len(line.text) for line in lines)
             if names_files(self._files, lines[0].text):  # a short line may become much
                 nbytes += sum(nbytes_of(each.inputs) for each in more)
-        if not asked:
-            return None
+        return self._portion(asked) if asked else None
+
+    def _portion(self, asked: list[_Asked]) -> Portion:
         groups = [Group([row], each.inputs) for row, each in enumerate(asked) if each.rows]
         alone = [group for group in groups if asked[group.rows[0]].rows > 1]
         joined = merged([group for group in groups if asked[group.rows[0]].rows == 1])

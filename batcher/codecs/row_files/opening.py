@@ -65,12 +65,17 @@ def reader_of(
         return BatchReader(file, spec, max_pixels, files)
     if ending in JSON_LINES_ENDS:
         return json_lines_reader(file, spec, max_pixels)
+    return _csv_reader(file, spec, csv_header)
+
+
+def _csv_reader(file: BinaryIO, spec: ModelSpec, header: str) -> RowReader:
+    """Return what reads CSV. Raises ClientError."""
     if not CSV.carries_inputs(spec):
         raise InvalidInput(
             f"model {spec.name!r}: CSV holds one input, or several of one value each; JSON lines "
             "hold any"
         )
-    return csv_reader(file, spec, csv_header)
+    return csv_reader(file, spec, header)
 
 
 def writer_of(name: str, spec: ModelSpec, state: State) -> RowWriter:

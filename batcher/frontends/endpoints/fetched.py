@@ -88,12 +88,26 @@ def infer_files(
     fetched = fetcher.fetch(addresses, parameters.deadline, parameters.client, nbytes)
 
     def go_on(contents: dict[str, bytes]) -> Deferred[InferenceResponse]:
-        files = Files(contents, fetcher.max_image_pixels)
-        together = nbytes + sum(map(len, contents.values()))
         digest = None if about is None else partial(digest_of, *about, contents)
-        if any(is_long_text(content, HEAVY_BYTES) for content in contents.values()):
-            return servable.infer_heavy(together, parameters, digest, decode, files, *arguments)
-        make = partial(decode, files, *arguments)
-        return servable.infer_decoded(together, make, parameters, digest)
+        beside = nbytes, parameters, digest, decode
+        return _infer(servable, Files(contents, fetcher.max_image_pixels), *beside, *arguments)
 
     return fetched.addCallback(go_on)
+
+
+def _infer(
+    servable: Servable,
+    files: Files,
+    nbytes: int,
+    parameters: Parameters,
+    digest: Callable[[], bytes] | None,
+    decode: Decode,
+    *arguments: Any,
+) -> Deferred[InferenceResponse]:
+    """Answer a request whose `files` are there."""
+    contents = (files.contents or {}).values()
+    together = nbytes + sum(map(len, contents))
+    if any(is_long_text(content, HEAVY_BYTES) for content in contents):
+        return servable.infer_heavy(together, parameters, digest, decode, files, *arguments)
+    make = partial(decode, files, *arguments)
+    return servable.infer_decoded(together, make, parameters, digest)
