@@ -37,7 +37,7 @@ from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.failures import CLIENT_LEFT, describe_failure
-from batcher.frontends.endpoints.fetched import infer_files
+from batcher.frontends.endpoints.fetched import About, infer_files
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import has_slow_inputs, parameters_of, write_slow
 from batcher.frontends.endpoints.stage_wishes import wishes_of
@@ -97,7 +97,10 @@ class TensorRequest:
         parameters = self._parameters(address)
         if head.references:
             addresses = [each.address for each in head.references]
-            arguments = (_bytes_of(parts), parameters, _with_files, head, list(parts))
+            about: About = None
+            if servable.decoded is not None and not head.arrays and not parts:
+                about = repr(head.references), b""
+            arguments = (_bytes_of(parts), parameters, about, _with_files, head, list(parts))
             return infer_files(servable, self._answers.engine.fetcher, addresses, *arguments)
         if self._slow_inputs and (nbytes := _bytes_of(parts)) >= HEAVY_BYTES:
             return servable.infer_decoded(nbytes, partial(tensors_in, head, parts), parameters)
