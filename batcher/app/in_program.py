@@ -223,8 +223,10 @@ def _settings(own: Mapping[str, Any], flags: Flags) -> ServerSettings:
             raise _unknown(key, [*Asked._fields, "wait", *models, *servers])
         is_server = key in ServerSettings.model_fields
         flags[(key,) if is_server else ("defaults", key)] = (f"batcher.serve({key}=…)", value)
+    # A platform's port is for the program, which may have a server of its own on it.
+    environment = {name: text for name, text in os.environ.items() if name != "PORT"}
     try:
-        return load_settings(None, os.environ, flags)
+        return load_settings(None, environment, flags)
     except ConfigError as err:
         # The caller knows nothing of a section `defaults`.
         raise ConfigError(str(err).replace("=…): defaults.", "=…): ")) from None

@@ -102,6 +102,7 @@ def override_from_environment(source: Source, environment: Mapping[str, str]) ->
 
 
 _PLATFORM: dict[str, tuple[tuple[str, Any], ...]] = {
+    "PORT": (("port", None),),
     "SAGEMAKER_BIND_TO_PORT": (("port", None), ("sagemaker", True)),
     "AIP_HTTP_PORT": (("port", None),),
     "AIP_HEALTH_ROUTE": (("vertex_health_route", None),),
@@ -109,21 +110,31 @@ _PLATFORM: dict[str, tuple[tuple[str, Any], ...]] = {
 }
 """From a variable that a cloud's platform sets in its containers to settings and their values.
 
-A value of None stands for the value of the variable.
+A value of None stands for the value of the variable. The first one counts least.
 
-Sources: Amazon SageMaker's and Google Vertex AI's requirements of custom containers.
+Sources: Amazon SageMaker's and Google Vertex AI's requirements of custom containers; for `PORT`,
+the container contract of Cloud Run, and the same variable of Heroku and App Engine flexible.
 """
+
+PLATFORM_VARIABLES = frozenset(_PLATFORM)
+"""Variables that set something, besides those that begin with `ENVIRONMENT_PREFIX`."""
+
+_PORT_PLATFORMS = ("DYNO", "GAE_SERVICE", "K_SERVICE")
+"""Variables by which Heroku, App Engine and Cloud Run tell that they have set `PORT`."""
 
 
 def override_from_platform(source: Source, environment: Mapping[str, str]) -> None:
     """Override values of `source` by the variables of a cloud's platform.
 
     The platform calls the server from outside the container, so each of these variables also makes
-    the server listen on all addresses.
+    the server listen on all addresses. `PORT` alone, without a variable of a platform beside it,
+    sets the port and no more: people set it on machines of their own, too.
     """
-    for name in sorted(name for name in environment.keys() & _PLATFORM.keys() if environment[name]):
+    inside = any(environment.get(name) for name in _PORT_PLATFORMS)
+    for name in (name for name in _PLATFORM if environment.get(name)):
         origin = f"environment variable {name}"
-        source.override(("host",), "0.0.0.0", origin)
+        if name != "PORT" or inside:
+            source.override(("host",), "0.0.0.0", origin)
         for key, value in _PLATFORM[name]:
             if value is None:
                 value = scalar(environment[name]) if key == "port" else environment[name]

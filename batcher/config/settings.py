@@ -8,6 +8,7 @@ effect: `Live[…]` at a reload, `AtStart[…]` at the next start (see `TakesEff
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ByteSize, Field, PrivateAttr
 
 from batcher.config.job_settings import JobSettings
+from batcher.config.memory_shares import PARTS, follow_memory
 from batcher.config.model_file import ModelFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.places import levels_of_model_file
@@ -50,7 +52,7 @@ from batcher.config.values import (
     ZeromqAddress,
     is_reached_from_elsewhere,
 )
-from batcher.core.cores import cores
+from batcher.core.cores import cores, memory_limit
 from batcher.errors import ConfigError
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -302,12 +304,25 @@ def load_settings(
     override_from_environment(source, environment)
     for key, (flag, value) in (flags or {}).items():
         source.override(key, value, flag)
+    follow_memory(source, _memory_limit(), _SIZES)
     settings = validate(ServerSettings, source, _ELSEWHERE)
     settings._source = source
     _check_zeromq(settings)
     _check_models(settings)
     return settings
 
+
+@cache
+def _memory_limit() -> int | None:
+    """Return the memory limit of this process at its start: a reload must not find another one."""
+    return memory_limit()
+
+
+_SIZES = {
+    key: (ModelSettings if len(key) > 1 else ServerSettings).model_fields[key[-1]].default
+    for key in PARTS
+}
+"""Sizes that follow the memory, where there is enough of it."""
 
 _OF_PATH = frozenset(ModelOverrides.model_fields) - frozenset(ModelSettings.model_fields)
 """What an entry of `models` says of where the model is, not of how it is run."""

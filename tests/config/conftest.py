@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from batcher.config import settings as settings_module
 from batcher.config.settings import ServerSettings, load_settings
 
 Load = Callable[[str], ServerSettings]
+
+
+@pytest.fixture(autouse=True)
+def memory_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have defaults be those of a machine with memory enough, wherever the tests run."""
+    monkeypatch.setattr(settings_module, "_memory_limit", lambda: None)
 
 
 @pytest.fixture

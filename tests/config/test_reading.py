@@ -165,7 +165,32 @@ def test_a_variable_reaches_a_model_whose_name_has_capitals(load: Load) -> None:
 
 
 def test_other_variables_are_left_alone(load: Load) -> None:
-    assert load("", {"PORT": "1", "XBATCHER_PORT": "2", "batcher_port": "3"}) == ServerSettings()
+    assert load("", {"XBATCHER_PORT": "2", "batcher_port": "3"}) == ServerSettings()
+
+
+def test_a_port_of_the_environment_is_taken_and_overridden_by_a_variable_of_ours(
+    load: Load,
+) -> None:
+    found = load("port: 9000\n", {"PORT": "5000"})
+    assert (found.host, found.port) == ("127.0.0.1", 5000)
+    assert load("", {"PORT": "5000", "BATCHER_PORT": "6000"}).port == 6000
+
+
+@pytest.mark.parametrize("platform", ["DYNO", "GAE_SERVICE", "K_SERVICE"])
+def test_a_port_that_a_platform_has_set_is_listened_on_from_outside(
+    load: Load, platform: str
+) -> None:
+    found = load("", {"PORT": "5000", platform: "web.1"})
+    assert (found.host, found.port) == ("0.0.0.0", 5000)
+
+
+def test_a_cloud_that_names_a_port_of_its_own_is_asked_first(load: Load) -> None:
+    assert load("", {"PORT": "5000", "AIP_HTTP_PORT": "7000"}).port == 7000
+
+
+def test_a_port_that_is_none_is_named(load: Load) -> None:
+    with pytest.raises(ConfigError, match=r"^environment variable PORT: port: expected a valid"):
+        load("", {"PORT": "tcp://10.0.0.7:80"})
 
 
 @pytest.mark.parametrize(

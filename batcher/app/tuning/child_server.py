@@ -20,7 +20,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from batcher.config.reading import ENVIRONMENT_PREFIX
+from batcher.config.reading import ENVIRONMENT_PREFIX, PLATFORM_VARIABLES
 from batcher.errors import ModelLoadError
 
 STOP_S = 20.0
@@ -101,7 +101,9 @@ def child_server(configuration: Mapping[str, Any]) -> Iterator[ChildServer]:
 def _environment() -> dict[str, str]:
     """Return the environment without settings, which the configuration has already."""
     return {
-        name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ENVIRONMENT_PREFIX) and name not in PLATFORM_VARIABLES
     }
 
 
