@@ -205,7 +205,8 @@ def _shared_memory() -> Finding:
 def _ports(settings: ServerSettings) -> Iterator[Finding]:
     if settings.unix_socket is not None:
         yield Finding("socket", "ok", f"{settings.unix_socket} (unix_socket)")
-    for name, port in (("port", settings.port), ("grpc_port", settings.grpc_port)):
+    for name in ("port", "grpc_port", "agent_check_port"):
+        port = getattr(settings, name)
         if not port or (name == "port" and settings.unix_socket is not None):
             continue
         if reason := _why_taken(settings.host, port):

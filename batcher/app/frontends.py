@@ -1,6 +1,7 @@
 """The ways in to one server: HTTP and, where the settings have addresses, gRPC and ZeroMQ.
 
-The service opens, renews and ends all together:
+Beside them there may be a port on which a balancer learns the server's weight. The service opens,
+renews and ends all of them together:
 
     open ──► renew, at each reload ──► close ──► drain ──► stop
 
@@ -9,17 +10,20 @@ The service opens, renews and ends all together:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.interfaces import IListeningPort
 
 from batcher.app.jobs.server_jobs import ServerJobs
 from batcher.config.settings import ServerSettings
 from batcher.core.forks import bound_address, forget, keep_from_forks
 from batcher.core.installing import how_to_install
 from batcher.errors import ConfigError, Draining
+from batcher.frontends.agent_check import listen_for_checks
 from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.disclosure import disclosure_of
@@ -32,6 +36,7 @@ from batcher.frontends.web.front import Front
 from batcher.frontends.web.klein_app import klein_site
 from batcher.frontends.web.limits import Limits
 from batcher.frontends.web.listening.twisted_ports import Listen, twisted_listen
+from batcher.serving.monitoring.server_weight import ServerWeight
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
 
@@ -67,6 +72,9 @@ class Frontends:
     _closed = False
     _bound: tuple[int | str, ...] = ()
     """TCP ports and the path of the Unix socket, once they are open."""
+
+    _checks: Sequence[IListeningPort] = ()
+    """Ports on which a balancer asks for the weight."""
 
     _grpc: RpcFront | None = None
     _zeromq: ZeromqFront | None = None
@@ -164,15 +172,25 @@ class Frontends:
 
     def _open_http(self, tls: Tls | None) -> Deferred[Listening]:
         self._check_open()
+        checks = self._open_checks()
         listeners = open_sockets(self._settings, self._base)
         addresses = [address_of(listener, tls is not None) for listener in listeners]
         others = [each for each in (self._grpc, self._zeromq) if each is not None]
         addresses += [each.address for each in others]
         self.address = " and ".join(addresses)
         bound = [address for each in others for address in each.bound]
-        self._bound = (*map(bound_address, listeners), *bound)
+        self._bound = (*map(bound_address, listeners), *bound, *checks)
         keep_from_forks(addresses=self._bound)
         return self._listen(self.front, listeners, tls)
+
+    def _open_checks(self) -> tuple[int, ...]:
+        """Tell the weight to whoever asks, if there is a port for it; return that port."""
+        port = self._settings.agent_check_port
+        if port is None:
+            return ()
+        weight = ServerWeight(self._server)
+        self._checks = listen_for_checks(self._reactor, self._settings.host, port, weight.percent)
+        return (port,)
 
     def _opened(self, listening: Listening) -> None:
         self._listening = listening
@@ -204,6 +222,9 @@ class Frontends:
     def close(self) -> Deferred[Any]:
         """Take no more connections of HTTP; fires when no port is open."""
         self._closed = True
+        # A server that takes this one's place may ask for the same port.
+        for port in self._checks:
+            maybeDeferred(port.stopListening)
         return (
             maybeDeferred(self._listening.close) if self._listening is not None else succeed(None)
         )

@@ -221,7 +221,7 @@ class Admission:
         self._arrivals += rows
         if self._is_stale(places, now):
             return
-        wait = self._wait(queue, places, reruns, rows, level, group, now)
+        wait = self.wait(queue, places, reruns, rows, level, group, now)
         if now + wait + (self.reserve if places.rows else 0.0) > deadline:
             raise PredictedLate(
                 f"the request would be answered in about {wait:.3f} s; its deadline is in "
@@ -247,7 +247,7 @@ class Admission:
         # not of the seconds that this one took: a stall would have all requests refused
         return max(spare, sure, 0.0) * self._cost.seconds(batch.rows, batch.group)
 
-    def _wait(
+    def wait(
         self,
         queue: BatchQueue,
         places: Places,
@@ -257,7 +257,7 @@ class Admission:
         group: Hashable,
         now: float,
     ) -> float:
-        """Return the prediction in seconds, see the module's formula."""
+        """Return in how many seconds `rows` rows would be answered, see the module's formula."""
         seconds, most = self._cost.seconds, self.ceiling.rows
         batches, rest = divmod(queue.rows_ahead(level, rows, now) + rows, most)
         start = places.left(seconds, now) + batches // places.alive * seconds(most, group)

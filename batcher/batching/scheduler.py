@@ -32,6 +32,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from batcher.batching.admission import Admission
+from batcher.batching.backlog import Backlog
 from batcher.batching.batch import Batch
 from batcher.batching.completion import Completions
 from batcher.batching.cost import NO_TIMINGS, LengthTimings
@@ -75,6 +76,7 @@ class BatchScheduler:
         group_key: gives the key that requests must share to share a batch; None if all may.
         admission: predicts how long requests wait, and refuses those that would be too late.
         returns: learns how long to wait for clients that come back.
+        backlog: says how far behind the model is.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class BatchScheduler:
         self._seconds = clock.seconds
         self._metrics = metrics
         self._timeout = options.timeout
-        self._default_level = options.default_level
+        self._default_level = level = options.default_level
         self._ceiling = ceiling = admission.ceiling
         self._places = places = Places(len(workers), options.pipeline_depth)
         self._poison_list = PoisonList(options.remember_failed_s)
@@ -109,6 +111,7 @@ class BatchScheduler:
         completions = Completions(queue, metrics, clock.seconds, options.version)
         returns = Returns(admission.batch_seconds, options.max_wait)
         self._reruns, self._completions, self.returns = reruns, completions, returns
+        self.backlog = Backlog(queue, places, reruns, admission, level, clock.seconds)
         by_turns = len(workers) > 1 and options.max_wait > 0
         stagger = Stagger(places, admission, options.max_wait) if by_turns else None
         self._dispatcher = Dispatcher(
@@ -119,8 +122,7 @@ class BatchScheduler:
         self._call_soon = call_soon or (lambda function: alarm.set(clock.seconds()))
         self._pump_due = False
         self._drained = Waiters()
-        self._broken = ""  # why no worker takes batches for the time being
-        self._broken_public = ""  # what clients read of that
+        self._broken = self._broken_public = ""  # why no worker takes batches; what clients read
         metrics.load = metrics.load or self
 
     @property

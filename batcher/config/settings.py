@@ -99,6 +99,8 @@ class ServerSettings(Section):
             relative to the configuration file.
         zeromq_clients: folder with the public certificates (`*.key`) of the clients that may
             connect; None lets in every client that has the server's public key.
+        agent_check_port: TCP port on `host` on which HAProxy's `agent-check` learns the server's
+            weight; None has no such port.
         state_folder: folder for what outlives the server, as the states of trials of new versions;
             relative to the configuration file. It is made when it is needed.
         sagemaker: whether `GET /ping` and `POST /invocations` exist, for Amazon SageMaker.
@@ -183,6 +185,7 @@ class ServerSettings(Section):
     zeromq: AtStart[ZeromqAddress | None] = None
     zeromq_key: AtStart[str | None] = None
     zeromq_clients: AtStart[str | None] = None
+    agent_check_port: AtStart[Annotated[Integer, Field(ge=1, le=65_535)] | None] = None
     state_folder: AtStart[str] = "state"
     sagemaker: Live[bool] = False
     torchserve: Live[bool] = False

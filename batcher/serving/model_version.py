@@ -14,6 +14,7 @@ the table does not allow is an error.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from enum import Enum
 
 from mypy_extensions import mypyc_attr
@@ -79,6 +80,7 @@ LEFT = GONE | {ModelState.STOPPED}
 _PRIVATE = frozenset({ModelState.FAILED, ModelState.RESTARTING, ModelState.BROKEN})
 """States whose detail is the operator's: it may hold paths, exceptions of the model, tracebacks."""
 
+_NO_TIMINGS: Mapping[int, float] = {}
 _PASSING = frozenset({ModelState.LOADING, ModelState.UNLOADING})
 _LOADED = {
     Condition.ALIVE: ModelState.READY,
@@ -121,6 +123,7 @@ class ModelVersion(Servable):
         one_call: whether a batch takes the interpreter lock of this process but once, or never.
         sample: one row of inputs that the model's author has named; None if there is none.
         load_s: seconds that the load has taken, without the wait for its turn.
+        timings: seconds that warm-up took for a batch, by the rows of the batch.
         adopted: whether the version serves, or has served; one that is loaded beside it does not.
         workers: they run the batches.
         scheduler: the queue of requests, and the policy that makes batches of them.
@@ -162,7 +165,7 @@ class ModelVersion(Servable):
         self.required = required
         self.state = ModelState.LOADING
         self.detail = "waiting to be loaded"
-        self.one_call = False
+        self.one_call, self.timings = False, _NO_TIMINGS
         self._keeper, self._settled = keeper, Waiters()
         workers, self._own_stages = parts.workers(definition, settings, load, self.report)
         self.workers = Instances(workers)
@@ -265,7 +268,7 @@ class ModelVersion(Servable):
         if self._began is not None:
             self.load_s = self._seconds() - self._began
         self.one_call = loaded.one_call
-        self.sample = loaded.sample
+        self.sample, self.timings = loaded.sample, loaded.timings
         surroundings = self.deadline, self._pools, self._clock, self._metrics
         own = self.settings, loaded, self._content, self._inputs
         stages = version_stages(self.spec, *own, *surroundings)

@@ -31,6 +31,7 @@ OTHERS = {
     "zeromq": "ipc://a.zmq",
     "zeromq_key": "a.key_secret",
     "zeromq_clients": "clients",
+    "agent_check_port": "8083",
     "cpu_pool_threads": "3",
     "cpu_pool_tasks": "7",
     "cpu_pool_bytes": "1KiB",
