@@ -23,7 +23,7 @@ LONG = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark
 
 # The recipes of deploy/ and examples/load; what is not installed is skipped. Where traffic comes on a schedule, one test at a time.
 INTEGRATION := tests/integration
-ALONE := $(patsubst %,$(INTEGRATION)/test_%.py,behind image load_scripts replacing systemd)
+ALONE := $(patsubst %,$(INTEGRATION)/test_%.py,behind image load_scripts replacing systemd troubles)
 integration: $(VENV)/.test
 	$(BIN)/python -m pytest $(ALONE) -rs
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(INTEGRATION) $(addprefix --ignore ,$(INTEGRATION)/models $(ALONE)) -rs

@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,11 @@ PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbi
 
 CHECK_INTERVAL_S = 0.5
 """Seconds between two of HAProxy's checks; the second that fails takes a server out."""
+
+AGENT_WITHIN_S = 1.0
+"""Seconds after which HAProxy surely knows what a server says of itself: two of the checks for
+that, which come each half a second.
+"""
 
 LEARNS_WITHIN_S = 2.0
 """Seconds after which HAProxy surely sends nothing more to a server that is not ready: two checks
@@ -48,6 +53,16 @@ class Balancer(NamedTuple):
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
 
+NO_CHANGES: Mapping[str, str] = {}
+NO_AGENTS: Mapping[int, int] = {}
+
+NOBODY = 1
+"""A port on which no program listens."""
+
+SERVER = "  server {name} 127.0.0.1:{port} weight 100 agent-check agent-port {agent}\n"
+"""The line of a server in HAProxy's file."""
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as probe:
@@ -65,13 +80,19 @@ def found_program(name: str, package: str) -> str:
 
 
 @contextmanager
-def nginx(folder: Path, ports: Sequence[int], locations: str = "") -> Iterator[Balancer]:
+def nginx(
+    folder: Path,
+    ports: Sequence[int],
+    locations: str = "",
+    changes: Mapping[str, str] = NO_CHANGES,
+) -> Iterator[Balancer]:
     """Run nginx with the file of `deploy/nginx/` before the servers on `ports`.
 
     Args:
         folder: for its files.
         ports: of the servers.
         locations: further `location` blocks.
+        changes: from a text of the file to what stands in its place.
     """
     program, port = found_program("nginx", "nginx-light"), free_port()
     server = "server 127.0.0.1:{} max_fails=0;"
@@ -80,6 +101,7 @@ def nginx(folder: Path, ports: Sequence[int], locations: str = "") -> Iterator[B
         {
             server.format(8080): " ".join(server.format(one) for one in ports),
             "listen 80;": f"listen 127.0.0.1:{port} backlog=4096; {locations}",
+            **changes,
         },
     )
     names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -95,13 +117,21 @@ def nginx(folder: Path, ports: Sequence[int], locations: str = "") -> Iterator[B
 
 
 @contextmanager
-def haproxy(folder: Path, ports: Sequence[int], check: str = "GET /readyz") -> Iterator[Balancer]:
+def haproxy(
+    folder: Path,
+    ports: Sequence[int],
+    check: str = "GET /readyz",
+    agents: Mapping[int, int] = NO_AGENTS,
+    changes: Mapping[str, str] = NO_CHANGES,
+) -> Iterator[Balancer]:
     """Run HAProxy with the file of `deploy/haproxy/` before the servers on `ports`.
 
     Args:
         folder: for its files.
         ports: of the servers.
         check: the request of its checks; its own, `OPTIONS / HTTP/1.0`, if empty.
+        agents: from the port of a server to that on which it tells its weight, if it does.
+        changes: from a text of the file to what stands in its place.
     """
     program, port = found_program("haproxy", "haproxy"), free_port()
     (folder / "haproxy.cfg").write_text(
@@ -112,9 +142,11 @@ def haproxy(folder: Path, ports: Sequence[int], check: str = "GET /readyz") -> I
                 "bind :80": f"bind 127.0.0.1:{port} backlog 4096",
                 "httpchk GET /readyz": f"httpchk {check}",
                 "inter 2s": f"inter {round(CHECK_INTERVAL_S * 1000)}",
-                "  server batcher1 127.0.0.1:8080\n": "".join(
-                    f"  server s{one} 127.0.0.1:{one}\n" for one in ports
+                SERVER.format(name="batcher1", port=8080, agent=8083): "".join(
+                    SERVER.format(name=f"s{one}", port=one, agent=agents.get(one, NOBODY))
+                    for one in ports
                 ),
+                **changes,
             },
         )
     )
@@ -123,7 +155,7 @@ def haproxy(folder: Path, ports: Sequence[int], check: str = "GET /readyz") -> I
         yield balancer
 
 
-def _replaced(text: str, changes: dict[str, str]) -> str:
+def _replaced(text: str, changes: Mapping[str, str]) -> str:
     """Return `text` with each key of `changes`, which stands in it once, replaced."""
     for old, new in changes.items():
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the recipe"
@@ -133,6 +165,20 @@ def _replaced(text: str, changes: dict[str, str]) -> str:
 
 def checked_states(balancer: Balancer) -> dict[str, tuple[str, str]]:
     """Return what HAProxy thinks of each server: name to state and result of the last check."""
+    return {
+        # a star stands before the last result while the next check is under way
+        name: (row["status"], row["check_status"].removeprefix("* "))
+        for name, row in _rows(balancer).items()
+    }
+
+
+def weight_of(balancer: Balancer, port: int) -> int:
+    """Return the weight that HAProxy gives the server on `port`."""
+    return int(_rows(balancer)[f"s{port}"]["weight"])
+
+
+def _rows(balancer: Balancer) -> dict[str, dict[str, str]]:
+    """Return HAProxy's figures of each server, by the name of the server."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(balancer.folder / "stats.sock"))
         connection.sendall(b"show stat\n")
@@ -142,8 +188,7 @@ def checked_states(balancer: Balancer) -> dict[str, tuple[str, str]]:
     head, *lines = [line.split(",") for line in text.decode().strip("# \n").splitlines()]
     rows = [dict(zip(head, line, strict=False)) for line in lines]
     return {
-        # a star stands before the last result while the next check is under way
-        row["svname"]: (row["status"], row["check_status"].removeprefix("* "))
+        row["svname"]: row
         for row in rows
         if row.get("pxname") == "servers" and row["svname"] != "BACKEND"
     }

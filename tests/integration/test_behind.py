@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from urllib.parse import urljoin
 
+import numpy as np
 import pytest
 
 from tests.end_to_end.processes import Process, receive_all, until, write_model
-from tests.integration.balancers import Balancer, checked_states, free_port, haproxy, nginx
-from tests.integration.servers import serving
+from tests.end_to_end.test_listening import certify
+from tests.integration.balancers import (
+    Balancer,
+    checked_states,
+    found_program,
+    free_port,
+    haproxy,
+    nginx,
+)
+from tests.integration.servers import DOUBLES, serving
 from tests.support.http_answers import Answer, parse_answers
 
 
@@ -147,3 +158,89 @@ def test_behind_a_balancer_full_servers_refuse_with_503_and_retry_after_and_noth
     assert {answer.status for answer in answers} == {200, 503}
     refused = [answer for answer in answers if answer.status == 503]
     assert all(answer.header("retry-after") for answer in refused)
+
+
+ONCE = """
+import time
+
+
+class Model:
+    def predict(self, inputs):
+        if inputs["x"].any():  # no warm-up
+            with open(RUNS, "a") as runs:
+                runs.write("run\\n")
+            time.sleep(60)
+        return {"y": inputs["x"]}
+"""
+
+
+@pytest.mark.parametrize("balance", [nginx, haproxy], ids=lambda one: one.__name__)
+def test_a_request_that_a_killed_server_had_under_way_runs_on_no_other(
+    tmp_path: Path, balance: Callable[[Path, Sequence[int]], AbstractContextManager[Balancer]]
+) -> None:
+    runs = tmp_path / "runs.txt"
+    source = ONCE.replace("RUNS", repr(str(runs)))
+    ports = (free_port(), free_port())
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(tmp_path, port, source=source)) for port in ports]
+        balancer = stack.enter_context(balance(tmp_path, ports))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        body, media = b"\1" * 16, "application/octet-stream"
+        answer = pool.submit(asked, balancer, "/predict", "POST", media, body)
+        until(runs.exists)
+        busy = next(one for one in servers if one.metric("batcher_in_flight_rows"))
+        busy.signal(signal.SIGKILL)
+        assert answer.result(30).status == 502
+    assert runs.read_text().split() == ["run"]
+
+
+BIG_ROWS = 3
+BIG_ROW = 1 << 22
+"""Numbers of a row: 16 MiB. Three of them are a body of 48 MiB, and an answer as large."""
+
+
+@pytest.fixture(scope="module")
+def big_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Yield the port of a server whose rows are large."""
+    folder, port = tmp_path_factory.mktemp("big"), free_port()
+    write_model(folder / "models", "doubles", DOUBLES)
+    described = folder / "models" / "doubles" / "1" / "model.yaml"
+    described.write_text(described.read_text().replace("shape: [4]", f"shape: [{BIG_ROW}]"))
+    with serving(folder, port, "defaults.max_batch_size=2", "defaults.warmup=false"):
+        yield port
+
+
+TLS = {
+    "nginx": {
+        "# listen 443 ssl http2": "listen 127.0.0.1:{port} ssl http2",
+        "ssl_certificate batcher.pem": "ssl_certificate {pem}",
+        "ssl_certificate_key batcher.pem": "ssl_certificate_key {pem}",
+    },
+    "haproxy": {
+        "# bind :443": "bind 127.0.0.1:{port}",
+        "/etc/haproxy/batcher.pem": "{pem}",
+    },
+}
+"""What a test changes in the line about HTTP/2, by the name of the balancer."""
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+@pytest.mark.parametrize("balance", [nginx, haproxy], ids=lambda one: one.__name__)
+def test_large_bodies_pass_both_ways_by_http_1_and_http_2(
+    tmp_path: Path, big_server: int, balance: object, version: str
+) -> None:
+    make, name = (nginx, "nginx") if balance is nginx else (haproxy, "haproxy")
+    certify(tmp_path, "own")
+    port, pem = free_port(), tmp_path / "own.pem"
+    changes = {old: new.format(port=port, pem=pem) for old, new in TLS[name].items()}
+    rows = np.arange(BIG_ROWS * BIG_ROW, dtype="<f4")
+    (tmp_path / "body").write_bytes(rows.tobytes())
+    with make(tmp_path, [big_server], changes=changes):
+        command = [found_program("curl", "curl"), "--silent", "--insecure", f"--http{version}"]
+        command += ["--data-binary", f"@{tmp_path / 'body'}", "--output", str(tmp_path / "answer")]
+        command += ["--header", "Content-Type: application/octet-stream", "--max-time", "60"]
+        command += ["--write-out", "%{http_code} %{http_version}"]
+        command += [f"https://127.0.0.1:{port}/predict"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == f"200 {version}"
+    assert np.array_equal(np.fromfile(tmp_path / "answer", "<f4"), 2 * rows)

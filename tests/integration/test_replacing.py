@@ -55,10 +55,10 @@ def test_without_pre_stop_s_no_request_fails_on_a_kept_connection(
 
 
 @BALANCERS
-def test_both_servers_are_replaced_one_by_one_without_a_request_that_fails(
+def test_three_servers_are_replaced_one_by_one_without_a_request_that_fails(
     tmp_path: Path, balance: Balance
 ) -> None:
-    ports = (free_port(), free_port())
+    ports = (free_port(), free_port(), free_port())
     settings = (f"pre_stop_s={LEARNS_WITHIN_S}",)
     with ExitStack() as stack:
         old = [stack.enter_context(serving(tmp_path, port, *settings)) for port in ports]

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from typing import NamedTuple
 
 NEW_PER_S = 200
 KEPT = 32
@@ -19,6 +20,20 @@ ANSWER_LIMIT_S = 20.0
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+class Timed(NamedTuple):
+    """One request that was answered.
+
+    Attributes:
+        due: when the request was to be sent, in seconds on the monotonic clock.
+        sent: when the client turned to it.
+        at: when the answer was there.
+    """
+
+    due: float
+    sent: float
+    at: float
+
+
 class Traffic:
     """The clients, on a loop in a thread of their own.
 
@@ -27,6 +42,7 @@ class Traffic:
     Attributes:
         sent: how many requests were answered rightly, on `new` and on `kept` connections.
         failures: what went wrong, on `new` and on `kept` connections.
+        timed: the requests on `new` connections that were answered, rightly or not.
     """
 
     def __init__(self, port: int) -> None:
@@ -37,6 +53,7 @@ class Traffic:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self.sent = {"new": 0, "kept": 0}
         self.failures: dict[str, list[str]] = {"new": [], "kept": []}
+        self.timed: list[Timed] = []
 
     @contextmanager
     def sending(self) -> Iterator[Traffic]:
@@ -54,15 +71,18 @@ class Traffic:
         due = loop.time()
         while not self._over.is_set():
             await asyncio.sleep(due - loop.time())
+            new.append(asyncio.create_task(self._once(due)))
             due += 1 / NEW_PER_S
-            new.append(asyncio.create_task(self._once()))
         await asyncio.gather(*kept, *new)
 
-    async def _once(self) -> None:
-        """Ask once on a connection of its own."""
+    async def _once(self, due: float) -> None:
+        """Ask once, at `due`, on a connection of its own."""
+        now = asyncio.get_running_loop().time
+        sent = now()
         try:
             streams = await asyncio.open_connection("127.0.0.1", self._port)
             await self._ask("new", streams, "close")
+            self.timed.append(Timed(due, sent, now()))
             streams[1].close()
         except (OSError, asyncio.IncompleteReadError) as err:
             self.failures["new"].append(repr(err))
