@@ -51,7 +51,7 @@ MAX_LAG_MS = 5.0
 REST_S = 6.0
 """Seconds after a window, in which a server that was slow gets its load back."""
 
-FILE_BALANCE = "balance leastconn "
+FILE_BALANCE = "balance roundrobin\n"
 RUNS_TWICE = {"# retry-on": "retry-on"}
 Row = dict[str, Any]
 
@@ -80,7 +80,7 @@ class Trial:
         folder.mkdir()
         servers, agents = self._servers, self._servers.agents if asks else NO_AGENTS
         if self._options.balance:
-            changes = {FILE_BALANCE: f"balance {self._options.balance} ", **changes}
+            changes = {FILE_BALANCE: f"balance {self._options.balance}\n", **changes}
         found = haproxy(folder, servers.ports, agents=agents, changes=changes)
         return self._stack.enter_context(found)
 
