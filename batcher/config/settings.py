@@ -299,8 +299,7 @@ def load_settings(
         environment: a cloud platform's variables, overridden by `BATCHER_…` variables.
         flags: from a setting's path to the name of a flag and the value that it sets.
 
-    Raises:
-        ConfigError: a value is wrong; the message names its place.
+    Raises ConfigError: a value is wrong; the message names its place.
     """
     source = read_yaml(path) if path else Source({}, {(): "built-in settings"})
     override_from_platform(source, environment)
