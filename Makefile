@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
-# What is installed is compiled to bytecode when it is imported first: that is a small part of it.
+# What is installed is compiled to bytecode when it is imported first: that is a small part of it. Where the environment forbids to
+# write bytecode, each process would compile anew what it imports: half of the time that an import of PyTorch takes.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := -m pip install --no-compile --disable-pip-version-check
 # Quiet twice: warnings would bury the lines that say what takes minutes; errors are shown.
 PIP := $(BIN)/python $(INSTALL) --quiet --quiet -c constraints.txt
@@ -13,10 +15,10 @@ PIP := $(BIN)/python $(INSTALL) --quiet --quiet -c constraints.txt
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
 
-# Three at a time, on two cores: half of the time one waits for servers. In the order of the folders: by the number of
+# Four at a time, on two cores: half of the time one waits for servers. In the order of tests/conftest.py: by the number of
 # their tests, long files of few tests would come last.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/integration -m "not long"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/integration -m "not long"
 
 # The files with tests of that mark: pytest imports no others.
 LONG = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.long' tests)

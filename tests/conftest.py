@@ -66,6 +66,28 @@ settings.register_profile(
 settings.load_profile("batcher")
 
 
+WAITING = ("tests/end_to_end/", "tests/workers/process/", "tests/chaos/")
+"""Folders of tests that mostly wait for other processes, in the order in which they are begun."""
+
+WAITING_END = 0.8
+"""Share of the other files behind which no file of these folders is left: such files take long."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread files that wait evenly among files that compute, where processes share the files.
+
+    In the order of the folders all processes would wait at the same time, and then all compute.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    files = dict.fromkeys(item.path.relative_to(ROOT).as_posix() for item in items)
+    waiting = [file for folder in WAITING for file in files if file.startswith(folder)]
+    computing = [file for file in files if not file.startswith(WAITING)]
+    place = {file: number / len(computing) for number, file in enumerate(computing)}
+    place |= {file: WAITING_END * number / len(waiting) for number, file in enumerate(waiting)}
+    items.sort(key=lambda item: place[item.path.relative_to(ROOT).as_posix()])
+
+
 @pytest.fixture(scope="module", autouse=True)
 def young_heap() -> None:
     """Look no more at what was imported before this module, and what earlier modules left.
