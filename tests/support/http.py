@@ -9,7 +9,7 @@ given at once and their results come back on the next turn of that clock.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +17,8 @@ from unittest.mock import patch
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from batcher.batching.worker import ConditionListener, Deliver
 from batcher.config.model_file import ModelDefinition
@@ -81,6 +83,20 @@ class LoadingWorker(MemoryWorker):
         return self.loaded
 
 
+class LateSite(Site):
+    """A site that is made for the first request that comes to it: most tests send it none.
+
+    The rules of all routes take longer to compile than such a test takes.
+    """
+
+    def __init__(self, make: Callable[[], Site]) -> None:
+        super().__init__(Resource(), parsePOSTFormSubmission=False)
+        self.made = cache(make)
+
+    def getResourceFor(self, request: Any) -> Any:
+        return self.made().getResourceFor(request)
+
+
 class MemoryServer:
     """Everything between the bytes and the models, in memory.
 
@@ -121,7 +137,7 @@ class MemoryServer:
         self.router = RecordingRouter(table, answer_log, disclosure, cors, self.calls)
         self.front = RecordingFront(
             self.router,
-            klein_site(self.router, self.settings.max_body_bytes),
+            LateSite(partial(klein_site, self.router, self.settings.max_body_bytes)),
             Limits.from_settings(self.settings),
             self.clock,
             self.server.metrics,
