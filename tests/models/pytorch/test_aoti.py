@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from batcher.app.cli import main
 from batcher.config.model_file import ModelDefinition, load_model_definition
@@ -70,6 +69,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Here, not above: PyTorch's compiler takes a second to import, in each process that collects.
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     # PyTorch's own cache outlives the tests: it keeps headers, which take a minute to compile.
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
