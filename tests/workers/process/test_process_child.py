@@ -214,7 +214,7 @@ def pid_of(outcome: Outcome) -> int:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    files, threads, others = open_files(), threading.active_count(), children_of(os.getpid())
+    files, threads, others = open_files(), threading.enumerate(), children_of(os.getpid())
     bench = Bench(tmp_path_factory.mktemp("model"))
     bench.start()
     yield bench
@@ -226,7 +226,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     assert open_files() <= files, (
         "nothing is left; what earlier tests let go of meanwhile may be gone"
     )
-    wait_for_threads(threads)
+    wait_for_others_than(threads)
 
 
 def open_files() -> set[str]:
@@ -238,12 +238,15 @@ def open_files() -> set[str]:
     }
 
 
-def wait_for_threads(count: int) -> None:
-    """Wait until the threads of workers have ended: the last thing that one does is to say so."""
+def wait_for_others_than(threads: list[threading.Thread]) -> None:
+    """Wait until the other threads have ended: the last thing that one does is to say so.
+
+    Threads that were there before may hang for ever: the tests of hangs leave some.
+    """
     for thread in threading.enumerate():
-        if thread.name == "batcher-m/1":
-            thread.join(20)
-    assert threading.active_count() <= count
+        if thread not in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), thread.name
 
 
 def children_of(pid: int) -> list[int]:
