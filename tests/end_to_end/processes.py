@@ -197,13 +197,19 @@ def run(
 
 
 def run_python(
-    *arguments: str, environment: dict[str, str] | None = None, working: Path = ROOT
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    working: Path = ROOT,
+    seconds: float = START_LIMIT_S,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script, or `-m` and the name of a module, to its end in the folder `working`."""
+    """Run a script, or `-m` and the name of a module, to its end in the folder `working`.
+
+    The end must come within `seconds`.
+    """
     with TemporaryDirectory() as folder:
         process = Process(arguments, Path(folder), environment or {}, working)
         try:
-            status = process.wait(START_LIMIT_S)
+            status = process.wait(seconds)
             printed = "".join(f"{line}\n" for line in process.lines)
             return subprocess.CompletedProcess(arguments, status, printed, process.errors)
         finally:

@@ -146,7 +146,8 @@ print(server)
 
 
 def test_an_interrupted_start_leaves_the_port_free_for_the_next(tmp_path: Path) -> None:
-    done = run_python("-c", INTERRUPTED, working=tmp_path)
+    (tmp_path / "program.py").write_text(INTERRUPTED)
+    done = run_python("program.py", working=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("interrupted\ninterrupted\n")
     assert done.stdout.splitlines()[-1].startswith("<batcher on http://127.0.0.1:")

@@ -22,12 +22,19 @@ from batcher.config.model_file import ModelFile
 from batcher.config.reading import Source, validate
 from batcher.config.settings import ServerSettings, load_settings
 from tests.end_to_end.docs.servers import Servers
-from tests.end_to_end.docs.workspace import Workspace, batcher_arguments, installs
+from tests.end_to_end.docs.workspace import (
+    Workspace,
+    batcher_arguments,
+    installs,
+    python_arguments,
+)
+from tests.end_to_end.processes import run_python
 from tests.support.blocks import Block, blocks_of, misquoted
 from tests.support.transcript import Command, commands, differs
 
 COMMAND_LIMIT_S = 300
 IN_PROCESS = {"check", "init"}  # others write to caches, or wait for signals
+TELLS_STATUS = ' || echo "exit status $?"'
 SERVE = re.compile(r"(?:\.venv/bin/)?batcher serve\b|\.venv/bin/python serve\.py\b")
 MODEL_FILE = re.compile(r"models/([\w.-]+)/")
 DIGITS = re.compile(r"(?<!examples/)\bdigits\b")
@@ -127,10 +134,28 @@ class Page:
             assert expected or '{"error"' not in output, output
 
     def _execute(self, text: str) -> tuple[int, str, str]:
-        arguments = batcher_arguments(text)
-        if arguments is not None and arguments[0] in IN_PROCESS:
-            result = CliRunner().invoke(main, arguments, prog_name="batcher")
-            return result.exit_code, result.stdout, result.stderr
+        """Run a command; return its exit status, and what it wrote to both outputs."""
+        asked = text.removesuffix(TELLS_STATUS)
+        arguments = python_arguments(asked)
+        if arguments is None:
+            return self._in_shell(text)
+        batcher = batcher_arguments(asked)
+        if batcher and batcher[0] in IN_PROCESS:
+            result = CliRunner().invoke(main, batcher, prog_name="batcher")
+            status, printed, errors = result.exit_code, result.stdout, result.stderr
+        else:
+            done = run_python(
+                *arguments,
+                environment=self._workspace.environment,
+                working=self._workspace.folder,
+                seconds=COMMAND_LIMIT_S,
+            )
+            status, printed, errors = done.returncode, done.stdout, done.stderr
+        if status and asked != text:
+            return 0, f"{printed}exit status {status}\n", errors
+        return status, printed, errors
+
+    def _in_shell(self, text: str) -> tuple[int, str, str]:
         done = subprocess.run(
             ["bash", "-c", text],
             cwd=self._workspace.folder,

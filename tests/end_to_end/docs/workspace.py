@@ -12,6 +12,9 @@ from tests.support.blocks import ROOT
 
 SHARED = ("examples", "benchmarks", "docs", "deploy", "config.yaml", "constraints.txt", "serve.py")
 METACHARACTERS = set("|&;<>$`*?(){}~\n")
+PROGRAM = re.compile(r"(?:\.venv/bin/)?(batcher|python)\s")
+MODULES = {"batcher": "batcher.app.cli", "pytest": "pytest"}
+"""Command to the module that Python runs for it."""
 
 
 class Workspace:
@@ -40,8 +43,7 @@ class Workspace:
         commands = self.folder / ".venv" / "bin"
         commands.mkdir(parents=True)
         python = shlex.quote(sys.executable)
-        modules = {"batcher": "batcher.app.cli", "pytest": "pytest"}
-        lines = {name: f"{python} -m {module}" for name, module in modules.items()}
+        lines = {name: f"{python} -m {module}" for name, module in MODULES.items()}
         for name, line in {"python": python, **lines}.items():
             (commands / name).write_text(f'#!/bin/sh\nexec {line} "$@"\n')
             (commands / name).chmod(0o755)
@@ -77,16 +79,23 @@ class Workspace:
         target.write_text(text)
 
 
-def batcher_arguments(command: str) -> list[str] | None:
-    """Return the arguments of a command of `batcher`, or None where a shell is needed.
+def python_arguments(command: str) -> list[str] | None:
+    """Return the arguments for Python of a command, or None where a shell is needed.
 
-    Models then need not import PyTorch anew for each command.
+    A fork can then run the command, without an import of PyTorch.
     """
-    plain = re.sub(r"\s#\s.*", "", command)
-    found = re.match(r"(?:\.venv/bin/)?batcher\s", plain)
+    plain = re.sub(r"\s#\s.*", "", command.replace("\\\n", " "))
+    found = PROGRAM.match(plain)
     if found is None or METACHARACTERS & set(plain):
         return None
-    return shlex.split(plain[found.end() :])
+    module = MODULES.get(found[1])
+    return [*(["-m", module] if module else []), *shlex.split(plain[found.end() :])]
+
+
+def batcher_arguments(command: str) -> list[str] | None:
+    """Return the arguments of a command of `batcher`, or None where a shell is needed."""
+    arguments = python_arguments(command)
+    return arguments[2:] if arguments and arguments[:2] == ["-m", MODULES["batcher"]] else None
 
 
 def installs(command: str) -> bool:
