@@ -21,7 +21,7 @@ from batcher.codecs.arriving_body import SMALL_BYTES, ArrivingBody
 from batcher.codecs.content_coding import HEAVY_BYTES
 from batcher.frontends.web.connection import LARGE_PIECE_BYTES
 from batcher.frontends.web.turn_budget import TURN_S
-from tests.support.http import ROW, MemoryServer, ask
+from tests.support.http import ROW, MemoryServer, ask, over_connection
 
 Serve = Callable[..., MemoryServer]
 
@@ -95,6 +95,7 @@ def test_of_a_body_whose_client_left_in_the_middle_nothing_is_kept(
 @pytest.mark.parametrize("target", ["/unknown", "/predict"])
 def test_of_a_body_that_was_answered_nothing_is_kept(serve: Serve, kind: str, target: str) -> None:
     server = serve()
+    over_connection(server, ask("/unknown"))  # the site for it is made, and kept
     body = PADDING[: HEAVY_BYTES - 1]
     request = ask(target, body, content_type="application/json")
     clients = [server.connect(kind) for _ in range(4)]
