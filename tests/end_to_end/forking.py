@@ -177,7 +177,9 @@ def become(arguments: list[str], folder: str, environment: dict[str, str]) -> No
     sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = arguments[by_name:]
     if by_name:
-        sys.modules.pop(arguments[1], None)  # runpy would warn of a module that is there already
+        # Of a module that is there already runpy would warn; of a package it runs `__main__`.
+        if not hasattr(sys.modules.get(arguments[1]), "__path__"):
+            sys.modules.pop(arguments[1], None)
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
         runpy.run_path(arguments[0], run_name="__main__")
