@@ -47,10 +47,14 @@ class Server:
         made = rollout.make(lambda: self.repository.commit(rollout, self.settings))
         assert self.serving.loop.wait_for(made) is None
 
+    def kept(self) -> None:
+        """Wait until its disk's thread has written, or not, what was decided up to now."""
+        self.serving.loop.wait_for(self.repository.read(lambda: None))
+
     def end(self) -> dict[str, Any]:
         """Stop, and return the record on disk."""
         self.serving.loop.wait_for(self.serving.server.drain())
-        self.serving.loop.wait_for(self.repository.read(lambda: None))
+        self.kept()
         self.serving.end()
         record: dict[str, Any] = json.loads((self.base / "state/trials/m.json").read_text())
         return record
@@ -118,7 +122,9 @@ def test_two_servers_over_one_folder_do_each_other_no_harm(tmp_path: Path) -> No
         for server in (first, second):
             server.reload()
             assert server.ask() == {"2", "3"}
+            server.kept()  # the first writes first, so it holds the lock
         second.serving.server.traffic.canary("m").promote()
+        second.kept()
         assert second.ask() == {"3"}
         first.serving.server.traffic.canary("m").abort()
         assert first.ask() == {"2"}
