@@ -7,9 +7,9 @@ canary and are promoted or aborted, by turns. Clients of both check each answer:
 meant at some time between sending and answering? Beside them two more models are asked in open
 loops at random (Poisson) times, one that sleeps and one that computes. Windows without and with
 changes alternate; the load is the same in both, and so are the bytes that are written to the disk:
-what differs is the work of the server. Changes come in quick succession first, until each kind was
-made as often as was asked for, and then seldom: on two cores, which the clients share, a change is
-felt for a tenth of a second.
+what differs is the work of the server. Changes come in quick succession first, for some windows,
+and then at the pace at which p99 is judged, until each kind was made as often as was asked for: on
+two cores, which the clients share, a change is felt for a tenth of a second.
 
 `shadows`: four models in processes of their own that differ in their shadow alone: none, one that
 hangs, one that ends its process at each batch, one that takes ten times as long. As many requests
@@ -92,38 +92,40 @@ def changes(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[
         f"models.tried.canary={CANARY}",
         *(f"models.{name}.path={MODELS / name}" for name in OTHERS),
     )
-    often, seldom = (Windows(pause, options) for pause in (options.pause, options.long_pause))
+    quick, judged = (Windows(pause, options) for pause in (options.quick_pause, options.pause))
     with server_process(repository, *settings, log=log) as server:
         made = Changes(server, repository, log)
         loads = {name: Load(server.http, name, 4, 0.02) for name in ("replaced", "tried")}
         with under_load(*loads.values()):
             time.sleep(SETTLE_S)
-            while min(map(len, made.seconds.values())) < options.changes:
-                often.measure(server, made)
-            for _ in range(options.rounds):
-                seldom.measure(server, made)
-    rows = _rows_of_changes(made, loads) + often.rows("") + seldom.rows("at most 1.1")
-    return rows, often.runs() + seldom.runs()
+            for _ in range(options.quick_windows):
+                quick.measure(server, made)
+            enough = options.changes + min(map(len, made.seconds.values()))
+            while min(map(len, made.seconds.values())) < enough:
+                judged.measure(server, made)
+    rows = _rows_of_changes(made, loads) + quick.rows("") + judged.rows("at most 1.1")
+    return rows, quick.runs() + judged.runs()
 
 
 class Windows:
     """Pairs of windows, one without changes and one with, that the other models are asked in."""
 
     def __init__(self, pause: float, options: argparse.Namespace) -> None:
-        """Make a change each `pause` seconds, three at least in a window with changes."""
+        """Make a change each `pause` seconds, six at least in a window with changes."""
         self._pause = pause
         self._options = options
-        self._seconds = max(options.seconds, 3 * pause)
+        self._seconds = {False: options.seconds, True: max(options.seconds, 6 * pause)}
         self._found: dict[bool, list[dict[str, LoadResult]]] = {False: [], True: []}
 
     def measure(self, server: Running, made: Changes) -> None:
         """Measure both windows of a pair, and print what was found."""
         for with_changes, found in self._found.items():
-            ended = time.monotonic() + self._seconds + WARMUP_S
+            seconds = self._seconds[with_changes]
+            ended = time.monotonic() + seconds + WARMUP_S
             change = made.change if with_changes else made.only_write
             with ThreadPoolExecutor(1) as pool:
                 changing = pool.submit(_change, change, self._pause, ended)
-                found.append(_others(server, self._options, self._seconds, len(found)))
+                found.append(_others(server, self._options, seconds, len(found)))
                 changing.result()
         last = ", ".join(
             f"{name} p99 {self._found[False][-1][name].latency_200_ms['p99']:.2f} -> "
@@ -293,10 +295,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all without")
     parser.add_argument("--changes", type=int, default=100, help="of each kind, at least")
-    parser.add_argument("--pause", type=float, default=0.5, help="seconds from change to change")
-    parser.add_argument("--long-pause", type=float, default=10.0, help="the same, afterwards")
+    parser.add_argument("--pause", type=float, default=5.0, help="seconds from change to change")
+    parser.add_argument("--quick-pause", type=float, default=0.3, help="the same, at first")
+    parser.add_argument("--quick-windows", type=int, default=3, help="pairs of windows at first")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each window, at least")
-    parser.add_argument("--rounds", type=int, default=8, help="of changes seldom, and of shadows")
+    parser.add_argument("--rounds", type=int, default=8, help="of shadows")
     parser.add_argument("--sample", type=float, default=0.1, help="share that shadows get")
     parser.add_argument(
         "--realtime",
