@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.codecs.formats.test_references import ROWS, npy
-from tests.end_to_end.processes import Process, started, until, write_model
+from tests.end_to_end.processes import Process, run, started, until, write_model
 
 SOURCE = """
 class Model:
@@ -25,6 +26,7 @@ class Model:
 
 CONTENTS = {
     "/in/rows.npy": npy(ROWS),
+    "/in/row.npy": npy(ROWS[1]),
     "/in/long.json": b"[" + b" " * (1 << 18) + json.dumps(ROWS.tolist()).encode()[1:],
 }
 
@@ -88,13 +90,20 @@ def files() -> Iterator[Files]:
 
 
 @pytest.fixture(scope="module")
-def server(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    folder = tmp_path_factory.mktemp("references")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("references")
+
+
+@pytest.fixture(scope="module")
+def server(files: Files, folder: Path) -> Iterator[Process]:
     write_model(folder / "models", "double", SOURCE)
     (folder / "config.yaml").write_text(
         f"model_repository: models\nprivate_input_sources: ['{files.address}/in/']\n"
         "input_sources: ['http://localhost:1/', 'https://localhost/']\ninput_cache_ttl_s: 0\n"
+        "jobs: {inputs: [rows], outputs: [out]}\n"
     )
+    for name in ("rows", "out"):
+        (folder / name).mkdir()
     serve = ("-m", "batcher.app.cli", "serve", "-c", str(folder / "config.yaml"))
     with started(folder, "--port", "0", command=serve) as process:
         yield process
@@ -126,6 +135,27 @@ def test_a_long_text_is_read_in_another_process(server: Process, files: Files) -
     status, answer = ask(server, f"{files.address}/in/long.json")
     assert status == 200, answer
     assert np.array_equal(answer["outputs"]["y"], ROWS * 2)
+
+
+def test_lines_of_jobs_name_files_too(server: Process, files: Files, folder: Path) -> None:
+    named = [f"{files.address}/in/{name}.npy" for name in ("row", "none", "row")]
+    lines = [json.dumps({"ref": address}) for address in named]
+    rows, config = folder / "rows" / "a.jsonl", folder / "config.yaml"
+    rows.write_text("\n".join([*lines, "[1, 2, 3, 4]"]))
+    outputs = [folder / "out" / f"{name}.jsonl" for name in ("server", "url", "alone")]
+    wanted = {"model": "double", "input": str(rows), "output": str(outputs[0])}
+    with urlopen(Request(f"{server.address}/jobs", json.dumps(wanted).encode())) as answer:
+        job = json.loads(answer.read())["id"]
+    for output, more in zip(outputs[1:], (["--url", server.address], []), strict=True):
+        done = run("run", "double", str(rows), str(output), "-c", str(config), *more)
+        assert done.returncode == 3, done.stderr
+    until(lambda: json.loads(server.get(f"/jobs/{job}"))["state"] == "done", 60)
+    right = {"y": (ROWS[1] * 2).tolist()}
+    for output in outputs:
+        found = [json.loads(line) for line in output.read_text().splitlines()]
+        assert found == [right, None, right, {"y": [2.0, 4.0, 6.0, 8.0]}]
+        (error,) = Path(f"{output}.errors.jsonl").read_text().splitlines()
+        assert json.loads(error)["code"] == "input_missing"
 
 
 @pytest.mark.parametrize(

@@ -91,14 +91,15 @@ def _run(options: dict[str, Any]) -> int:
     """Run the job, and return the exit status. Raises BatcherError, OSError."""
     check_names(options["source"], options["output"])
     source, target = source_at(options["source"]), target_at(options["output"], options["work"])
-    asked = Asked(source, target, options["csv_header"] or "", options["restart"])
-    if options["url"] is not None:
-        remote = find_remote(options["url"], options["model"], options["api_key"])
-        return _ended(remote, asked, lambda reactor, _: RemoteServer(remote, reactor))
-    settings, base, name = _settings(options["config"], options["model"])
+    url, is_remote = options["url"], options["url"] is not None
+    settings, base, name = _settings(options["config"], options["model"], is_remote)
     rules = rules_of(settings)
     files = LineFiles(lambda: rules) if rules.is_on else None
-    asked = asked._replace(max_pixels=settings.max_image_pixels, files=files)
+    header, pixels = options["csv_header"] or "", settings.max_image_pixels
+    asked = Asked(source, target, header, options["restart"], pixels, files=files)
+    if is_remote:
+        remote = find_remote(url, name, options["api_key"])
+        return _ended(remote, asked, lambda reactor, _: RemoteServer(remote, reactor))
     set_process(settings)
     model = find_local(name, settings, base)
     return _ended(model, asked, partial(LocalServer, model))
@@ -123,9 +124,9 @@ def _ended(model: LocalModel | RemoteModel, asked: Asked, make: Make) -> int:
     return WITH_ERRORS if progress.failed else 0
 
 
-def _settings(config: Path | None, model: str) -> tuple[ServerSettings, Path, str]:
+def _settings(config: Path | None, model: str, is_remote: bool) -> tuple[ServerSettings, Path, str]:
     """Return the settings, the folder that paths in them start from, and the model's name."""
-    if not (Path(model).exists() or ".py:" in model):
+    if is_remote or not (Path(model).exists() or ".py:" in model):
         config = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
         base = config.absolute().parent if config is not None else Path.cwd()
         return load_settings(config, os.environ, {}), base, model

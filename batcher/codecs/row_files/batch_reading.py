@@ -8,31 +8,21 @@ full; one of several rows is sent by itself. Requests that name files are decode
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from batcher.codecs.embeddings import Wish, embedder_of, inputs_for, wish_of
 from batcher.codecs.formats.json_documents import inputs_of, pixels_of
 from batcher.codecs.formats.json_text import with_json
 from batcher.codecs.row_files.batch_lines import EMBEDDINGS, BatchLine, WrongLine, batch_line
-from batcher.codecs.row_files.grouping import Inputs, merged
+from batcher.codecs.row_files.grouping import FAULTS, Inputs, merged
 from batcher.codecs.row_files.lines import BEGIN, PORTION_BYTES, LineReader, TextLine
-from batcher.codecs.row_files.named_files import AT_ONCE, NamedFiles, names_files
+from batcher.codecs.row_files.named_files import AT_ONCE, LIMITS, NamedFiles, names_files
 from batcher.codecs.row_files.text_reading import LEAST_GOOD
-from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.error_text import brief
 from batcher.core.portions import Group, Place, Portion, Position
 from batcher.core.request import nbytes_of
 from batcher.core.spec import ModelSpec, check_inputs
-from batcher.errors import BatcherError, ClientError, InputSourceFailed, InvalidInput
-
-MAX_REQUEST_BYTES: Final = 256 << 20
-"""What one request may become, as a queue's bound usually is: many small pictures fit in a line."""
-
-_LIMITS: Final = DecodingLimits(max_bytes=MAX_REQUEST_BYTES)
-
-
-_FAULTS: Final = (ClientError, InputSourceFailed)
-"""What is the fault of one request."""
+from batcher.errors import BatcherError, InvalidInput
 
 
 class _Asked(NamedTuple):
@@ -131,7 +121,7 @@ class BatchReader:
             return _wrong(line.number, line.error)
         try:
             return with_json(line.text, partial(self._read, line))
-        except _FAULTS as err:
+        except FAULTS as err:
             return _wrong(line.number, err)
 
     def _read(self, line: TextLine, document: Any) -> _Asked:
@@ -141,7 +131,7 @@ class BatchReader:
         try:
             inputs, wish = self._inputs(found, line)
             return _Asked(found.custom_id, inputs, check_inputs(self._spec, inputs), wish, None)
-        except _FAULTS as err:
+        except FAULTS as err:
             return _wrong(found.custom_id, err)
 
     def _inputs(self, found: BatchLine, line: TextLine) -> tuple[Inputs, Wish | None]:
@@ -151,7 +141,7 @@ class BatchReader:
             raise InvalidInput(f"{expected}; got {brief(found.model)}")
         if found.url != EMBEDDINGS:
             max_pixels = pixels_of(line.text, self._spec, self._max_pixels)
-            decode = partial(inputs_of, found.body, self._spec, _LIMITS, max_pixels)
+            decode = partial(inputs_of, found.body, self._spec, LIMITS, max_pixels)
             if self._files is None or not names_files(self._files, line.text):
                 return decode(), None
             return self._files.decoded(decode, self._max_pixels), None

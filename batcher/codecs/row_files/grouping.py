@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
 from batcher.core.portions import Group
 from batcher.core.spec import Array, ModelSpec, check_inputs
-from batcher.errors import BatcherError, ClientError, DecodingError
+from batcher.errors import BatcherError, ClientError, DecodingError, InputSourceFailed
 
 Inputs = Mapping[str, Array]
+
+FAULTS: Final = (ClientError, InputSourceFailed)
+"""What is the fault of one row, or of a file that it names."""
 
 _PLACE = re.compile(r'(?:body|line [12]|"instances"\[0\]): ')
 """Where an error of a row that was decoded alone says that it stands: the job knows better."""
@@ -28,7 +32,7 @@ def grouped(
     """Return the groups of `rows` that can be decoded, and the errors of the others.
 
     `decode(start, stop)` returns the inputs of the rows from the index `start` up to, not
-    including, `stop`; it raises ClientError.
+    including, `stop`; it raises one of `FAULTS`.
     """
     found: list[Group] = []
     bad: dict[int, BatcherError] = {}
@@ -38,7 +42,7 @@ def grouped(
         start, stop = parts.pop()
         try:
             inputs = _checked(spec, decode(start, stop), stop - start)
-        except ClientError as err:
+        except FAULTS as err:
             middle = (start + stop) // 2
             if middle == start:
                 bad[rows[start]] = _alone(err)
@@ -57,7 +61,7 @@ def _checked(spec: ModelSpec, inputs: Inputs, expected: int) -> Inputs:
     return inputs
 
 
-def _alone(error: ClientError) -> BatcherError:
+def _alone(error: BatcherError) -> BatcherError:
     text = str(error)
     found = _PLACE.match(text)
     return type(error)(text[found.end() :]) if found else error

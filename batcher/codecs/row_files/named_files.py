@@ -12,9 +12,15 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from batcher.codecs.content import Files
 from batcher.codecs.formats.references import Unfetched, may_name_files
+from batcher.core.decoding_limits import DecodingLimits
 
 AT_ONCE: Final = 8
 """Lines that are decoded at a time: each holds its files, and what they become."""
+
+MAX_DECODED_BYTES: Final = 256 << 20
+"""What one line may become, as a queue's bound usually is: many small pictures fit in a line."""
+
+LIMITS: Final = DecodingLimits(max_bytes=MAX_DECODED_BYTES)
 
 Result = TypeVar("Result")
 Tasks = Sequence[Callable[[], Any]]

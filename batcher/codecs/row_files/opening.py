@@ -52,7 +52,7 @@ def reader_of(
     max_pixels: int,
     files: NamedFiles | None = None,
 ) -> RowReader:
-    """Return what reads the rows of `file`, whose name is `name`; lines may name `files`.
+    """Return what reads the rows of `file`, whose name is `name`; its lines may name `files`.
 
     Raises ClientError: the file cannot hold inputs of the model.
     """
@@ -64,7 +64,7 @@ def reader_of(
     if ending == BATCH_END:
         return BatchReader(file, spec, max_pixels, files)
     if ending in JSON_LINES_ENDS:
-        return json_lines_reader(file, spec, max_pixels)
+        return json_lines_reader(file, spec, max_pixels, files)
     return _csv_reader(file, spec, csv_header)
 
 

@@ -2,6 +2,8 @@
 
 Each line is a row, as in the body of a request of that format. A portion has as many good rows as
 were asked for, so that batches are full and are the same ones whenever the file is read again.
+
+Lines of JSON may name files. Such lines are decoded one by one, some at a time.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import csv
 from codecs import BOM_UTF8
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, BinaryIO, Protocol
 
 from batcher.codecs.content import Content
@@ -18,8 +21,10 @@ from batcher.codecs.formats.json_documents import inputs_of, pixels_of
 from batcher.codecs.formats.json_text import LARGE_BYTES, from_json, with_json
 from batcher.codecs.row_files.grouping import Inputs, grouped, merged
 from batcher.codecs.row_files.lines import BEGIN, PORTION_BYTES, LineReader, TextLine
+from batcher.codecs.row_files.named_files import AT_ONCE, LIMITS, NamedFiles, names_files
 from batcher.core.decoding_limits import NO_LIMITS
 from batcher.core.portions import Group, Portion, Position
+from batcher.core.request import nbytes_of
 from batcher.core.spec import ModelSpec
 from batcher.errors import BatcherError, DecodingError
 
@@ -43,16 +48,20 @@ class _Rows(Protocol):
     def row(self, text: bytes) -> Any:
         """Return what `decode` takes of a line. Raises DecodingError: the line is not one row."""
 
+    def names_files(self, text: bytes) -> bool:
+        """Return whether a line may name files: then it is decoded by itself."""
+
     def decode(self, rows: Sequence[Any]) -> Inputs:
-        """Return the inputs in some lines. Raises ClientError."""
+        """Return the inputs in some lines. Raises one of `FAULTS`."""
 
 
 class _JsonRows:
     """Each line is read once: what `row` makes of a line is its text and its value."""
 
-    def __init__(self, spec: ModelSpec, max_pixels: int) -> None:
+    def __init__(self, spec: ModelSpec, max_pixels: int, files: NamedFiles | None) -> None:
         self._spec = spec
         self._max_pixels = max_pixels
+        self._files = files
 
     def row(self, text: bytes) -> tuple[bytes, Any]:
         if len(text) < LARGE_BYTES:
@@ -61,6 +70,9 @@ class _JsonRows:
         with_json(text, lambda _: None)
         return text, None
 
+    def names_files(self, text: bytes) -> bool:
+        return len(text) < LARGE_BYTES and names_files(self._files, text)
+
     def decode(self, rows: Sequence[tuple[bytes, Any]]) -> Inputs:
         text = b"\n".join([text for text, _ in rows])
         if any(len(text) >= LARGE_BYTES for text, _ in rows):
@@ -68,7 +80,10 @@ class _JsonRows:
             return decode_body(JSON_LINES, content, self._spec)
         document = {"instances": [value for _, value in rows]}
         max_pixels = pixels_of(text, self._spec, self._max_pixels)
-        return inputs_of(document, self._spec, NO_LIMITS, max_pixels)
+        if self._files is None or not names_files(self._files, text):
+            return inputs_of(document, self._spec, NO_LIMITS, max_pixels)
+        decode = partial(inputs_of, document, self._spec, LIMITS, max_pixels)
+        return self._files.decoded(decode, self._max_pixels)
 
 
 class _CsvRows:
@@ -89,6 +104,9 @@ class _CsvRows:
                 raise DecodingError(f"expected one row of CSV; got {rows}")
         return text
 
+    def names_files(self, text: bytes) -> bool:
+        return False
+
     def decode(self, rows: Sequence[bytes]) -> Inputs:
         parameters = {"header": "present" if self._head else "absent"}
         content = Content(self._head + b"\n".join(rows), CSV.media_type, parameters, 0)
@@ -105,12 +123,20 @@ class TextReader:
 
     place = "line"
 
-    def __init__(self, lines: LineReader, spec: ModelSpec, rows: _Rows, begin: Position) -> None:
-        """Read `lines` as `rows` says, from `begin` on."""
+    def __init__(
+        self,
+        lines: LineReader,
+        spec: ModelSpec,
+        rows: _Rows,
+        begin: Position,
+        files: NamedFiles | None = None,
+    ) -> None:
+        """Read `lines` as `rows` says, from `begin` on; `files` has what they may name."""
         self.begin = begin
         self._lines = lines
         self._spec = spec
         self._rows = rows
+        self._files = files
 
     def read(self, position: Position, rows: int) -> Portion | None:
         """Return the next `rows` good rows from `position` on, and the bad ones among them.
@@ -123,12 +149,14 @@ class TextReader:
         bad: dict[int, BatcherError] = {}
         good = nbytes = 0
         while good < rows and len(places) < LEAST_GOOD * rows and nbytes < PORTION_BYTES:
-            lines = self._next(rows - good, min(PORTION_BYTES - nbytes, BLOCK_BYTES))
+            lines, named = self._next(rows - good, min(PORTION_BYTES - nbytes, BLOCK_BYTES))
             if not lines:
                 break
-            more, worse = self._grouped(lines, len(places))
+            more, worse = (self._each if named else self._grouped)(lines, len(places))
             places += [line.number for line in lines]
             nbytes += sum(len(line.text) for line in lines)
+            if named:  # a short line may become much
+                nbytes += sum(nbytes_of(group.inputs) for group in more)
             groups += more
             bad |= worse
             good += sum(len(group.rows) for group in more)
@@ -136,16 +164,28 @@ class TextReader:
             return None
         return Portion(places, merged(groups), bad, self._lines.position, self._lines.done)
 
-    def _next(self, most: int, most_bytes: int) -> list[TextLine]:
+    def _next(self, most: int, most_bytes: int) -> tuple[list[TextLine], int]:
+        """Return the next lines, and how many of them may name files."""
         found: list[TextLine] = []
-        nbytes = 0
-        while len(found) < most and nbytes < most_bytes:
+        nbytes = named = 0
+        while len(found) < most and nbytes < most_bytes and named < AT_ONCE:
             line = self._lines.next()
             if line is None:
                 break
             found.append(line)
             nbytes += len(line.text)
-        return found
+            named += self._rows.names_files(line.text)
+        return found, named
+
+    def _each(
+        self, lines: list[TextLine], first: int
+    ) -> tuple[list[Group], dict[int, BatcherError]]:
+        """Decode each of `lines` by itself: some may name files, which are fetched meanwhile."""
+        assert self._files is not None, "lines name files"
+        tasks = [partial(self._grouped, [line], row) for row, line in enumerate(lines, first)]
+        decoded = self._files.together(tasks)
+        groups = [group for groups, _ in decoded for group in groups]
+        return groups, {row: error for _, bad in decoded for row, error in bad.items()}
 
     def _grouped(
         self, lines: list[TextLine], first: int
@@ -178,9 +218,12 @@ class TextReader:
             return err
 
 
-def json_lines_reader(file: BinaryIO, spec: ModelSpec, max_pixels: int) -> TextReader:
-    """Return a reader of JSON lines."""
-    return TextReader(LineReader(file), spec, _JsonRows(spec, max_pixels), BEGIN)
+def json_lines_reader(
+    file: BinaryIO, spec: ModelSpec, max_pixels: int, files: NamedFiles | None = None
+) -> TextReader:
+    """Return a reader of JSON lines, which may name `files`; None where they may not."""
+    rows = _JsonRows(spec, max_pixels, files)
+    return TextReader(LineReader(file), spec, rows, BEGIN, files)
 
 
 def csv_reader(file: BinaryIO, spec: ModelSpec, header: str) -> TextReader:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
+from typing import Any
 
+import numpy as np
 import pytest
 
 from batcher.codecs.row_files import lines as row_lines
+from batcher.codecs.row_files import text_reading
+from batcher.codecs.row_files.named_files import AT_ONCE, NamedFiles
 from batcher.codecs.row_files.text_reading import TextReader, csv_reader, json_lines_reader
 from batcher.core.portions import Portion
 from batcher.core.spec import ModelSpec
-from batcher.errors import ClientError, InvalidInput
+from batcher.errors import ClientError, InputMissing, InputSourceFailed, InvalidInput
+from tests.codecs.formats.test_references import ROWS, npy, ref
+from tests.codecs.row_files.test_batches import Shelf
 from tests.support.models import model_spec, tensor
 
 SPEC = model_spec((tensor("x", "FP32", (2,)),))
@@ -151,3 +158,52 @@ def test_two_rows_in_a_line_and_one_in_two_lines_do_not_change_the_places_of_oth
     assert sorted(portion.bad) == [0, 2, 3]
     assert [list(group.rows) for group in portion.groups] == [[1]]
     assert values(portion, "a") == [b"7"]
+
+
+def naming_reader(shelf: Shelf, *lines: Any) -> TextReader:
+    """Return a reader of lines for four numbers, which may name the files of `shelf`."""
+    text = b"\n".join(json.dumps(line).encode() for line in lines)
+    files = NamedFiles(shelf.fetch, shelf.run)
+    return json_lines_reader(BytesIO(text), model_spec(), 1000, files)
+
+
+def test_a_line_names_a_file_in_place_of_its_row_or_of_a_value() -> None:
+    shelf = Shelf()
+    named = ("row.npy", "none", "down", "rows.npy", "row.json")
+    row, none, down, two, text = map(ref, named)
+    rows: list[Any] = [row, [0, 0, 0, 0], none, {"x": ref("one.npy")}, down, two, text]
+    rows.append([1, 1, 1, 1])
+    first, second = portions(naming_reader(shelf, *rows), 4)
+    right = ROWS[1].tolist()
+    assert values(first) == [right, [0, 0, 0, 0], right, right]
+    assert {row: type(error) for row, error in first.bad.items()} == {
+        2: InputMissing,
+        4: InputSourceFailed,
+        5: InvalidInput,
+    }
+    assert str(first.bad[5]) == "input 'x', 's3://p/rows.npy': expected one row; got 2"
+    assert (first.places, second.places) == ([1, 2, 3, 4, 5, 6, 7], [8])
+    assert [len(group.rows) for group in first.groups] == [4]
+
+
+def test_lines_that_name_files_wait_for_them_some_at_a_time() -> None:
+    shelf = Shelf()
+    lines = [ref("row.npy")] * (2 * AT_ONCE + 1) + [[0, 0, 0, 0]]
+    (portion,) = portions(naming_reader(shelf, *lines), 100)
+    assert shelf.most == [AT_ONCE, AT_ONCE, 2]
+    assert [len(group.rows) for group in portion.groups] == [2 * AT_ONCE + 2]
+
+
+def test_what_named_files_become_ends_a_portion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_reading, "PORTION_BYTES", 4000)
+    wide = model_spec((tensor("x", "FP32", (240,)),))
+    file = npy(np.zeros(240, "<f4"))  # 960 bytes
+    files = NamedFiles(lambda all: dict.fromkeys(all, file), lambda tasks, _: [t() for t in tasks])
+    text = b'{"ref": "s3://p/x"}\n' * 20
+    found = portions(json_lines_reader(BytesIO(text), wide, 1000, files), 100)
+    assert [len(portion.places) for portion in found] == [8, 8, 4]
+
+
+def test_without_files_an_address_is_no_row() -> None:
+    (portion,) = portions(json_reader(b'{"ref": "s3://p/row.npy"}\n'), 4)
+    assert isinstance(portion.bad[0], ClientError)
