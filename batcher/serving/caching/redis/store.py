@@ -6,6 +6,10 @@
 Whoever looks gets a Deferred of this file's, and may cancel that. The Deferred of txredisapi behind
 it lives on until its reply has come, so each reply meets the command that it belongs to.
 
+Late is what Redis has not answered in time, not what a loop with too much to do has read too late.
+Where the loop was held up, the time of all looks begins anew, once: their commands may have left
+only now. And a look has failed only after the loop has read its sockets.
+
 When the breaker opens, the connection is ended, and all that was under way with it: what waits in
 the sockets of a Redis that hangs takes no memory here, and the probe gets a new connection.
 """
@@ -32,6 +36,9 @@ from batcher.serving.caching.redis.link import Link
 WAIT_S: Final = 0.005
 """Seconds that a request waits for Redis at most: in one building an answer takes some 0.3 ms."""
 
+HELD_S: Final = 0.002
+"""Seconds after which a timer that rings late shows that the loop was held up: a turn takes one."""
+
 MAX_VALUE_BYTES: Final = 1 << 20
 """Bytes of a value: to send or to take one keeps the loop busy for half a millisecond."""
 
@@ -49,16 +56,17 @@ class _Asked:
         deferred: what the caller waits for; None if nobody waits any more.
         check: of a probe, what raises ValueError where the value is none; else None.
         has_ended: whether it is known how it ended.
+        was_held: whether its time has begun anew.
     """
 
-    __slots__ = ("check", "deadline", "deferred", "has_ended")
+    __slots__ = ("check", "deadline", "deferred", "has_ended", "was_held")
 
     def __init__(self, deadline: float, check: Callable[[bytes], object] | None) -> None:
         """Begin without anybody who waits."""
         self.deadline = deadline
         self.check = check
         self.deferred: Deferred[bytes | None] | None = None
-        self.has_ended = False
+        self.has_ended = self.was_held = False
 
 
 class RedisStore:
@@ -72,7 +80,7 @@ class RedisStore:
         self._title, self._place = title, place
         self._breaker = Breaker()
         self._asked: deque[_Asked] = deque()
-        self._alarm = Alarm(clock, self._give_a_turn)
+        self._alarm = Alarm(clock, self._ring)
         self._logged_at = -inf
         self._fault = ""
 
@@ -189,12 +197,20 @@ class RedisStore:
         """Let go of a caller whose Deferred is being cancelled; the reply will still come."""
         asked.deferred = None
 
-    def _give_a_turn(self) -> None:
-        """End what is late one turn of the loop from now.
+    def _ring(self) -> None:
+        """End what is late, once the loop has read its sockets."""
+        now = self._clock.seconds()
+        if self._asked and now > self._asked[0].deadline + HELD_S:
+            self._begin_anew(now)
+        # uvloop runs what is due now before it reads sockets, so twice is behind that.
+        self._clock.callLater(0, self._clock.callLater, 0, self._expire)
 
-        Where the loop itself was held up, the replies wait in the socket already.
-        """
-        self._clock.callLater(0, self._expire)
+    def _begin_anew(self, now: float) -> None:
+        """Begin the time of all looks anew that were not held up before."""
+        for asked in self._asked:
+            if not asked.was_held:
+                asked.was_held = True
+                asked.deadline = now + WAIT_S
 
     def _expire(self) -> None:
         now = self._clock.seconds()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -29,8 +30,10 @@ class Stored:
         lines: what was logged.
     """
 
-    def __init__(self, address: str = "redis://redis.example") -> None:
-        self.clock, self.redis, self.counts = Clock(), MemoryRedis(), RedisCounts()
+    def __init__(
+        self, address: str = "redis://redis.example", clock: Callable[[], Clock] = Clock
+    ) -> None:
+        self.clock, self.redis, self.counts = clock(), MemoryRedis(), RedisCounts()
         self.clock.advance(1000)
         parsed = redis_address(address)
         self.link = RedisLink(parsed, self.clock, self.redis.at(self.clock))
@@ -133,6 +136,58 @@ def test_replies_that_lie_in_the_socket_are_not_late_because_the_loop_was(stored
     stored.clock.advance(1.0)  # timers ring first, then sockets are read
     stored.turn()
     assert found == [b"A"]
+
+
+class Loop(Clock):
+    """Runs calls as uvloop does: what a call has called comes one turn later, behind sockets."""
+
+    def advance(self, amount: float) -> None:
+        self.rightNow += amount
+        due = [call for call in self.calls if call.getTime() <= self.rightNow]
+        for call in due:
+            self.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
+
+
+@pytest.fixture
+def held() -> Any:
+    """Return a store on a loop of turns, whose Redis is connected and replies when told."""
+    held = Stored(clock=Loop)
+    held.connect()
+    held.redis.delay = None
+    yield held
+    held.store.close()
+    held.turn(1.0)
+
+
+def reply(stored: Stored, times: int) -> None:
+    """Have the loop read so many replies."""
+    stored.redis.wires[-1].send(b"$1\r\nA\r\n" * times)
+
+
+def test_a_look_has_failed_only_after_the_sockets_were_read(held: Stored) -> None:
+    found = held.ask(b"a")
+    held.clock.advance(WAIT_S)  # the timer rings
+    held.clock.advance(0)  # what is due at once runs before sockets are read
+    reply(held, 1)
+    held.turn()
+    assert found == [b"A"]
+    assert held.counts.looks == {}
+
+
+def test_where_the_loop_was_held_up_looks_have_their_time_anew_once(held: Stored) -> None:
+    looks = [held.ask(b"a") for _ in range(MOST_FAILURES)]
+    held.clock.advance(0.020)  # the commands leave at the end of this turn
+    held.turn(WAIT_S / 2)
+    assert looks == [[]] * MOST_FAILURES
+    reply(held, MOST_FAILURES)
+    assert looks == [[b"A"]] * MOST_FAILURES
+    hangs = held.ask(b"a")  # the breaker is closed
+    held.turn(0.020)
+    held.turn(WAIT_S)
+    assert hangs == [None]
+    assert held.counts.looks == {"late": 1}
 
 
 def test_a_look_that_is_cancelled_moves_no_other_reply(stored: Stored) -> None:
