@@ -10,7 +10,7 @@ dataclass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import index
 from typing import Any, Final, NamedTuple, final
 
@@ -192,6 +192,13 @@ class InferenceRequest:
         )
 
 
+StepTimes = tuple[str, float, float, int]
+"""A step of a pipeline: its name, seconds in the queue and at work, and rows of the batch.
+
+A step without a model has no queue and no batch: both are 0.
+"""
+
+
 @final
 class InferenceResponse:
     """The answer to one request: the rows of the result that belong to that request.
@@ -209,9 +216,11 @@ class InferenceResponse:
         origin: where the answer is from, if no row of this request has run: `hit` if it was kept,
             `joined` if an equal request ran at the same time, `replayed` if it is that of an
             earlier attempt; else empty.
+        steps: the times of a pipeline's steps, in the order in which they have ended; empty for a
+            model.
     """
 
-    __slots__ = ("batch_size", "compute", "model", "origin", "outputs", "queue", "version")
+    __slots__ = ("batch_size", "compute", "model", "origin", "outputs", "queue", "steps", "version")
 
     def __init__(
         self,
@@ -222,6 +231,7 @@ class InferenceResponse:
         compute: float,
         batch_size: int,
         origin: str = "",
+        steps: Sequence[StepTimes] = (),
     ) -> None:
         """Store the attributes."""
         self.model: Final = model
@@ -231,6 +241,7 @@ class InferenceResponse:
         self.compute: Final = compute
         self.batch_size: Final = batch_size
         self.origin: Final = origin
+        self.steps: Final = steps
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let the answer be copied and pickled, with its own rows alone."""
@@ -244,6 +255,7 @@ class InferenceResponse:
             self.compute,
             self.batch_size,
             self.origin,
+            self.steps,
         )
 
 
@@ -267,6 +279,7 @@ def with_outputs(
         response.compute,
         response.batch_size,
         origin,
+        response.steps,
     )
 
 

@@ -34,9 +34,11 @@ class TestCopies:
 
     def test_an_answer_is_copied_with_its_own_rows_alone(self, copied: Any) -> None:
         outputs = OutputRows(BatchOutputs({"y": rows(1.0, 2.0, 3.0)}), 1, 2)
-        answer = copied(InferenceResponse("m", "2", outputs, 0.25, 0.5, 3))
+        steps = [("a", 0.25, 0.5, 3)]
+        answer = copied(InferenceResponse("m", "2", outputs, 0.25, 0.5, 3, steps=steps))
         assert (answer.model, answer.version) == ("m", "2")
         assert (answer.queue, answer.compute, answer.batch_size) == (0.25, 0.5, 3)
+        assert answer.steps == steps
         assert np.array_equal(answer.outputs["y"], rows(2.0))
         assert list(answer.outputs) == ["y"]
 

@@ -288,11 +288,19 @@ def _decode_plain(decode: Callable[[Buffer], dict[str, Array]], body: Body) -> d
 
 
 def _server_timing(response: InferenceResponse) -> bytes:
-    return b'queue;dur=%.3f, compute;dur=%.3f, batch;desc="%d"' % (
-        response.queue * 1e3,
-        response.compute * 1e3,
-        response.batch_size,
-    )
+    whole = _times("", response.queue, response.compute, response.batch_size)
+    steps = [
+        _times(f"{name}.", queue, compute, rows) for name, queue, compute, rows in response.steps
+    ]
+    return ", ".join([whole, *steps]).encode()
+
+
+def _times(prefix: str, queue: float, compute: float, batch_size: int) -> str:
+    """Return the times of the whole, or of a step whose name the `prefix` has."""
+    worked = f"{prefix}compute;dur={compute * 1e3:.3f}"
+    if prefix and not batch_size:  # no model
+        return worked
+    return f'{prefix}queue;dur={queue * 1e3:.3f}, {worked}, {prefix}batch;desc="{batch_size}"'
 
 
 def _wishes(head: CallHead, servable: Servable) -> tuple[float | None, int]:

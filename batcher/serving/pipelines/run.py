@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, final
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from batcher.core.request import InferenceRequest, InferenceResponse, Parameters
+from batcher.core.request import InferenceRequest, InferenceResponse, Parameters, StepTimes
 from batcher.core.spec import Array
 from batcher.errors import BatcherError, Unavailable
 from batcher.models.model_errors import model_error
@@ -96,8 +96,7 @@ class Run:
         self._parameters = _for_steps(request.parameters, deadline, around.default_level)
         self._answered: Deferred[InferenceResponse] | None = Deferred(self._cancelled)
         self._graph, self._around = graph, around
-        self._request = request
-        self._nbytes = nbytes
+        self._request, self._nbytes = request, nbytes
         # The latter is when the last value has come: then the nodes that need it could begin.
         self._came_at = self._now = now
         self._values: dict[str, Array] = dict(request.inputs)
@@ -107,6 +106,7 @@ class Run:
         self._active: dict[int, Deferred[Any]] = {}
         self._began: dict[int, float] = {}
         self._rows: dict[int, int] = {}  # of nodes that work
+        self._steps: list[StepTimes] = []
         self._ready = graph.first.copy()
 
     def begin(self) -> Deferred[InferenceResponse]:
@@ -196,6 +196,8 @@ class Run:
             return
         self._queue += response.queue
         self._compute += response.compute
+        times = node.name, response.queue, response.compute, response.batch_size
+        self._steps.append(times)
         if response.batch_size > self._batch_size:
             self._batch_size = response.batch_size
         if response.origin:
@@ -256,9 +258,12 @@ class Run:
             if node.spread and COUNTS in outputs:
                 values[node.spread] = outputs[COUNTS]
             self._now = now = self._around.seconds()
-            counts = node.counts
-            counts.run += self._rows.pop(node.index)
-            counts.seconds.observe(now - self._began[node.index])
+            counts, seconds = node.counts, now - self._began[node.index]
+            rows = self._rows.pop(node.index)
+            counts.run += rows
+            counts.seconds.observe(seconds)
+            if node.find is None and rows:
+                self._steps.append((node.name, 0.0, seconds, 0))
         self._left -= 1
         for follower in node.followers:
             waits = self._waits[follower.index] - 1
@@ -287,6 +292,7 @@ class Run:
             self._compute,
             self._batch_size,
             origin,
+            self._steps,
         )
         self._ended = True
         self._end(None).callback(response)

@@ -53,6 +53,8 @@ def test_an_answer_names_the_pipeline_and_has_the_times_of_all_steps(two: Pipeli
 
     assert (response.model, response.version, response.batch_size) == ("p", "1", 2)
     assert response.compute > 0
+    assert [(name, size) for name, _, _, size in response.steps] == [("first", 2), ("second", 2)]
+    assert sum(compute for _, _, compute, _ in response.steps) == response.compute
 
 
 def test_only_unsure_rows_go_to_the_second_model(tmp_path: Path) -> None:

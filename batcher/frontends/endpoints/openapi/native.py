@@ -26,7 +26,8 @@ from batcher.frontends.endpoints.openapi.operations import (
 
 _SERVER_TIMING = {
     "schema": TEXT,
-    "description": "Milliseconds in the queue and on the model, and the batch size.",
+    "description": "Milliseconds in the queue and on the model, and the batch size; of a pipeline "
+    "also those of each step, as STEP.queue, STEP.compute and STEP.batch.",
 }
 
 _ADDRESS = object_of(("ref",), ref=TEXT)
