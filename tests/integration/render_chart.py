@@ -1,0 +1,16 @@
+"""Renders a chart with Helm's own library: `render_chart.py CHART < VALUES > RENDERED`, both JSON.
+
+It runs in the environment of `tools.txt`. The release is `batcher` in the namespace `shop`.
+"""
+
+import json
+import sys
+
+import helm_python
+
+values = json.load(sys.stdin)
+with helm_python.Chart.load(sys.argv[1]) as chart:
+    texts = chart.render(values, name="batcher", namespace="shop")
+found = helm_python.lint(sys.argv[1], values, strict=True, namespace="shop")
+faults = [*found["errors"], *(each for each in found["messages"] if each["severity"] > 1)]
+json.dump({"texts": texts, "faults": faults}, sys.stdout)
