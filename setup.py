@@ -37,6 +37,8 @@ STORES = ["obstore>=0.9"]
 PARQUET = ["pyarrow>=18"]
 REDIS = ["txredisapi>=1.6"]
 ZEROMQ = ["pyzmq>=26"]
+DNS = ["dnspython>=2.6"]
+ZOOKEEPER = ["kazoo>=2.10"]
 BUILD_ONNX = ["onnx>=1.17"]
 # The weights are in this version's wheel, which is the last of its name.
 OCR = ["rapidocr-onnxruntime>=1.4.4,<1.5; python_version < '3.13'", *ONNX, *BUILD_ONNX]
@@ -57,6 +59,8 @@ TEST = [
     *PARQUET,
     *REDIS,
     *ZEROMQ,
+    *DNS,
+    *ZOOKEEPER,
     *BUILD_ONNX,
     *SKLEARN,
 ]
@@ -163,6 +167,8 @@ setup(
         "parquet": PARQUET,
         "redis": REDIS,
         "zeromq": ZEROMQ,
+        "dns": DNS,
+        "zookeeper": ZOOKEEPER,
         "ocr": OCR,
         "test": TEST,
         "test-clients": TEST_CLIENTS,

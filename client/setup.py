@@ -67,6 +67,8 @@ setup(
     extras_require={
         "twisted": ["twisted[tls]>=24.10"],
         "zeromq": ["pyzmq>=26", "msgpack>=1.1"],
+        "dns": ["dnspython>=2.6"],
+        "zookeeper": ["kazoo>=2.10"],
     },
     cmdclass={"build_py": BuildWithPath},
 )

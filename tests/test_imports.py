@@ -52,6 +52,9 @@ ROWS = {
 ENTRIES = {"errors.py", "testing.py", *(ROWS.keys() - {"errors", "testing", "__main__"})}
 DOOR = {"__init__.py", "__main__.py", "py.typed"}
 
+BALANCING = ["client/balancer", "client/balanced_blocking"]
+"""What looks after several servers does so on a thread of its own, in all forms of the client."""
+
 OWNERS = {
     "pydantic": ["config"],
     "yaml": ["config"],
@@ -71,7 +74,7 @@ OWNERS = {
     "keras": ["models/pytorch"],
     # The pump is a program of its own, which only the standard library is there for. Threads of
     # other programs share a client.
-    "threading": ["workers", "app/outputs/pump", "client/shared_sockets"],
+    "threading": ["workers", "app/outputs/pump", "client/shared_sockets", *BALANCING],
     "multiprocessing": ["workers"],
     "concurrent": ["workers"],
     "ray": ["workers"],
@@ -81,6 +84,8 @@ OWNERS = {
     "opentelemetry": ["serving"],
     "klein": ["frontends/web"],
     "httptools": ["frontends/web", "client"],
+    "dns": ["client/registries/dns_srv"],
+    "kazoo": ["client/registries/zookeeper"],
     "twisted.web": ["frontends/web"],
     "grpc": ["frontends/grpc"],
     "grpc_health": ["frontends/grpc"],
@@ -105,6 +110,7 @@ OWNERS = {
         "core/alarm",
         "core/waiters",
         "client/deferred",
+        "client/twisted_calls",
         "client/zeromq_twisted",
         "batching",
         "workers",

@@ -9,6 +9,9 @@ The client takes numpy arrays and returns numpy arrays. There are three forms wi
 The modules that the forms share do no I/O: `attempts`, `http_exchange`, `connection_pool`. A form
 only connects, sends, waits and tells the time. A form is imported on first use: Twisted is needed
 by its own form alone, and no form installs a reactor.
+
+A client has one server, or several: a list, or what a registry lists (`registries/`). Of several,
+`server_list` says which one is asked, without I/O; `balancer` follows the list and probes.
 """
 
 from __future__ import annotations

@@ -9,21 +9,15 @@ redirects, which cost more than the rest of a call. `benchmarks/clients.py` meas
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from math import inf
-from ssl import SSLContext, create_default_context
+from collections.abc import Iterable, Sequence
+from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from batcher.client.attempts import UNTIL_READY, Attempts, ClientOptions, checked_options
-from batcher.client.connection_pool import Turn
-from batcher.client.errors import AnswerLost, ClientFailure, NotConnected
-from batcher.client.http_exchange import ResponseReader, request_bytes
-from batcher.client.pooled_calls import PooledCalls
-from batcher.client.readiness import Readiness
+from batcher.client.asyncio_calls import AsyncioCalls, AsyncioSetup, Connect
+from batcher.client.attempts import UNTIL_READY, ClientOptions, checked_options
+from batcher.client.errors import ClientFailure
 from batcher.client.request_building import (
-    HttpRequest,
     Inputs,
     MetadataOperation,
     Operation,
@@ -31,20 +25,16 @@ from batcher.client.request_building import (
     infer_operation,
     model_path,
 )
-from batcher.client.response_reading import HttpResponse, InferResult
+from batcher.client.response_reading import InferResult
 from batcher.client.retrying import RetryPolicy
 from batcher.client.server_address import CurveKeys
+from batcher.core.registry_address import is_registry
 
-_NEXT_ADDRESS_S = 0.25
-"""Seconds after which the next address of a host is tried as well, as RFC 8305 has it."""
+if TYPE_CHECKING:
+    from batcher.client.balanced_calls import BalancedCalls
+    from batcher.client.several import SeveralOptions
 
 Result = TypeVar("Result")
-Connect = Callable[
-    [Callable[[], asyncio.Protocol]], Awaitable[tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]
-]
-"""Opens a connection for the protocol that it is given the maker of, as a loop's
-`create_connection` and `create_unix_connection` do.
-"""
 
 
 class AsyncClient:
@@ -69,7 +59,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         *,
         timeout: float = 60.0,
         retries: int = 3,
@@ -84,10 +74,8 @@ class AsyncClient:
         Raises:
             ValueError: an argument is not what it should be.
         """
-        self._options = checked_options(address, timeout, retries, api_key)
-        connect = connect or _tcp(self._options, ssl_context)
-        kind = _ZeromqCalls if self._options.address.endpoint else _Calls
-        self._calls = kind(self._options, connections, connect, curve)
+        setup = AsyncioSetup(connections, connect, ssl_context, curve)
+        self._options, self._calls, self._home = _calls(setup, address, timeout, retries, api_key)
 
     async def infer(
         self,
@@ -135,7 +123,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close all connections; calls that have not ended raise `ClientClosed`."""
-        await self._calls.closed()
+        for pool in self._calls.close():
+            await pool.closed()
 
     async def __aenter__(self) -> Self:
         """Return the client, which the end of the block closes."""
@@ -156,207 +145,28 @@ class AsyncClient:
         timeout: float | None,
         policy: RetryPolicy | None = None,
     ) -> Result:
-        self._calls.check_loop()
-        attempts = self._options.attempts(operation, timeout, self._calls.seconds(), policy)
+        self._home.check_loop()
+        attempts = self._options.attempts(operation, timeout, self._home.seconds(), policy)
         return await self._calls.call(attempts)
 
 
-class _Connection(asyncio.Protocol):
-    """A connection of the client's; one request at a time."""
+def _calls(
+    setup: AsyncioSetup, address: str | Sequence[str], timeout: float, retries: int, api_key: str
+) -> tuple[ClientOptions | SeveralOptions, AsyncioCalls | BalancedCalls, AsyncioCalls]:
+    """Return what holds for all calls, what makes them, and what knows their loop.
 
-    def __init__(self, calls: _Calls) -> None:
-        self._calls = calls
-        self._reader = ResponseReader()
-        self._answer: asyncio.Future[HttpResponse] | None = None
-        self._transport: Any = None
-        self._has_come: Readiness | None = None
+    Raises:
+        ValueError: an argument is not what it should be.
+    """
+    if isinstance(address, str) and not is_registry(address):
+        options = checked_options(address, timeout, retries, api_key)
+        calls = setup.calls(options)
+        return options, calls, calls
+    # here, since one server needs none of this
+    from batcher.client.balanced_calls import BalancedCalls
+    from batcher.client.several import HOME, SeveralOptions, balancer_of
 
-    @property
-    def is_reusable(self) -> bool:
-        """Whether the last exchange allows another one."""
-        return (
-            self._reader.is_reusable
-            and not self._transport.is_closing()
-            and not self._transport.get_write_buffer_size()
-        )
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether a request may be sent.
-
-        The socket is looked at, since a loop that was busy, or that did not run for a while, has
-        not told of the server's closing yet.
-        """
-        return self.is_reusable and not self._has_come
-
-    def ask(self, request: HttpRequest) -> asyncio.Future[HttpResponse]:
-        """Send a request."""
-        self._reader.expect()
-        self._answer = self._calls.loop.create_future()
-        self._transport.write(request_bytes(request, self._calls.options))
-        return self._answer
-
-    def abort(self) -> None:
-        """End the connection now."""
-        self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport, and its socket in view."""
-        self._transport = transport
-        raw = transport.get_extra_info("socket")
-        if raw is not None:  # a transport of the caller's own need not have one
-            self._has_come = Readiness(raw.fileno())
-        self._calls.open_connections.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Read a piece of the response; bytes that nobody asked for end the connection."""
-        answer = self._answer
-        if answer is None or answer.done():
-            self._transport.abort()
-            return
-        try:
-            response = self._reader.feed(data)
-        except ClientFailure as err:
-            answer.set_exception(err)
-            return
-        if response is not None:
-            self._answer = None  # which would hold the response while the connection is idle
-            answer.set_result(response)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """End the call with what has come."""
-        self._calls.open_connections.discard(self)
-        self._calls.ended(self)
-        response = self._reader.end()
-        answer = self._answer
-        if answer is None or answer.done():
-            return
-        if response is not None and error is None:
-            answer.set_result(response)
-        else:
-            answer.set_exception(
-                AnswerLost(
-                    f"expected an answer; the connection broke: {error or 'the server closed it'}"
-                )
-            )
-
-
-class _Calls(PooledCalls[Any]):
-    """The calls of one client, in one loop."""
-
-    def __init__(
-        self,
-        options: ClientOptions,
-        connections: int,
-        connect: Connect,
-        curve: CurveKeys | None = None,
-    ) -> None:
-        super().__init__(options, connections)
-        self._connect = connect
-        self._curve = curve
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.open_connections: set[Any] = set()
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of the first call."""
-        assert self._loop is not None
-        return self._loop
-
-    def check_loop(self) -> None:
-        """Let calls of one loop pass.
-
-        Raises:
-            RuntimeError: the client belongs to another loop.
-        """
-        running = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = running
-        if self._loop is not running:
-            raise RuntimeError(
-                "expected the event loop of this AsyncClient's first call, to which its "
-                "connections belong; got another loop: make an AsyncClient in each loop, or use "
-                "Client"
-            )
-
-    async def closed(self) -> None:
-        """End all connections, and wait until the loop has let go of them."""
-        for turn in self.close():
-            turn.grant(None)
-        for connection in list(self.open_connections):
-            connection.abort()
-        while self.open_connections and self._loop is asyncio.get_running_loop():
-            await asyncio.sleep(0)
-
-    def seconds(self) -> float:
-        return self.loop.time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    async def connect(self, seconds: float) -> Any:
-        connection = _Connection(self)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._connect(lambda: connection)
-        except (OSError, TimeoutError) as err:
-            raise NotConnected(
-                f"expected a connection; got none: {err or type(err).__name__}"
-            ) from err
-        return connection
-
-    def turn(self) -> tuple[Turn[Any], asyncio.Future[None]]:
-        waiting: asyncio.Future[None] = self.loop.create_future()
-        return Turn(lambda: None if waiting.done() else waiting.set_result(None)), waiting
-
-    def timer(self, attempts: Attempts[Any], waiting: Any) -> asyncio.TimerHandle | None:
-        if attempts.deadline == inf:
-            return None
-        return self.loop.call_at(attempts.deadline, _expire, waiting, attempts)
-
-    def stop(self, timer: asyncio.TimerHandle | None) -> None:
-        if timer is not None:
-            timer.cancel()
-
-
-class _ZeromqCalls(_Calls):
-    """The calls of one client over ZeroMQ, in one loop."""
-
-    async def connect(self, seconds: float) -> Any:
-        # here, since only such an address needs the library
-        from batcher.client.zeromq_async import AsyncZeromqConnection
-
-        connection = AsyncZeromqConnection(self.options, self._curve, self.loop, self._gone)
-        self.open_connections.add(connection)
-        try:
-            await connection.connected(seconds)
-        except BaseException:
-            connection.abort()
-            raise
-        return connection
-
-    def _gone(self, connection: Any) -> None:
-        self.open_connections.discard(connection)
-        self.ended(connection)
-
-
-def _expire(waiting: asyncio.Future[Any], attempts: Attempts[Any]) -> None:
-    if not waiting.done():
-        waiting.set_exception(attempts.expired())
-
-
-def _is_plain(loop: asyncio.AbstractEventLoop) -> bool:
-    return isinstance(loop, asyncio.BaseEventLoop)
-
-
-def _tcp(options: ClientOptions, ssl_context: SSLContext | None) -> Connect:
-    server = options.address
-    secure = (ssl_context or create_default_context()) if server.is_secure else None
-
-    def connect(made: Callable[[], asyncio.Protocol]) -> Any:
-        loop = asyncio.get_running_loop()
-        # an address that is silent does not keep the call from the others; uvloop has no such way
-        ways: dict[str, Any] = {"happy_eyeballs_delay": _NEXT_ADDRESS_S} if _is_plain(loop) else {}
-        return loop.create_connection(made, server.host, server.port, ssl=secure, **ways)
-
-    return connect
+    several = SeveralOptions(timeout, retries, api_key, setup.ssl_context, setup.curve)
+    home = setup.calls(HOME)
+    balancer = balancer_of(address, several, setup.connect, setup.calls_in_this_loop)
+    return several, BalancedCalls(balancer, home), home

@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 from batcher.client.errors import AnswerLost, ClientFailure, DeadlineExceeded
 from batcher.client.request_building import HttpRequest, Operation
 from batcher.client.response_reading import HttpResponse, failure_of, unpacked
-from batcher.client.retrying import RetryPolicy, next_wait
+from batcher.client.retrying import RetryPolicy, may_go_elsewhere, next_wait
 from batcher.client.server_address import ServerAddress, checked_address
 
 Result = TypeVar("Result")
@@ -96,6 +96,20 @@ class Attempts(Generic[Result]):
         self._lost = False
         self.deadline = now + timeout
 
+    @property
+    def path(self) -> str:
+        """Path of the operation's route."""
+        return self._operation.path
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether a server may know this call by an `Idempotency-Key`."""
+        return bool(self._key)
+
+    def go_to(self, habits: ServerHabits) -> None:
+        """Make the next attempt at the server with these habits."""
+        self._habits = habits
+
     def seconds_left(self, now: float) -> float:
         """Return the seconds that are left; 0 or less once the time is over."""
         return self._timeout - (now - self._began)
@@ -146,8 +160,12 @@ class Attempts(Generic[Result]):
             self._habits.keeps_answers = _REPLAYED in response.headers
         return self._operation.read(response)
 
-    def next_wait(self, failure: ClientFailure, now: float, jitter: float) -> float:
+    def next_wait(
+        self, failure: ClientFailure, now: float, jitter: float, has_other: bool = False
+    ) -> float:
         """Return the seconds to wait before the next attempt; `jitter` is 0 to 1.
+
+        `has_other` says that another server can be asked, one that this call has not tried.
 
         An answer that is lost is asked for again once: a request that ends the server would end the
         server again and again.
@@ -159,7 +177,10 @@ class Attempts(Generic[Result]):
         if self._key and habits is not None and habits.keeps_answers and not self._lost:
             policy = replace(policy, repeats_lost=True)
         self._lost = self._lost or isinstance(failure, AnswerLost)
-        wait = next_wait(policy, self._failed, now, self.deadline, failure, jitter)
+        if has_other and may_go_elsewhere(policy, self._failed, failure) and now < self.deadline:
+            wait: float | None = 0.0
+        else:
+            wait = next_wait(policy, self._failed, now, self.deadline, failure, jitter)
         if wait is None:
             raise failure
         self._failed += 1

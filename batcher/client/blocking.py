@@ -2,25 +2,20 @@
 
 Threads may share one client: a call has a connection for itself, and waits for its turn where all
 are taken. The time of a call bounds each wait of the call, so every call ends on time.
-
-A process that was forked from one with a client begins with no connections: two processes that read
-from one connection would get each other's answers.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable
-from random import random
+from collections.abc import Callable, Iterable, Sequence
 from socket import socket
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Self, TypeVar
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from batcher.client.attempts import UNTIL_READY, Attempts, ClientOptions, checked_options
-from batcher.client.errors import ClientClosed, ClientFailure
+from batcher.client.attempts import UNTIL_READY, ClientOptions, checked_options
+from batcher.client.blocking_calls import BlockingCalls, BlockingSetup
+from batcher.client.errors import ClientFailure
 from batcher.client.request_building import (
     Inputs,
     MetadataOperation,
@@ -29,10 +24,14 @@ from batcher.client.request_building import (
     infer_operation,
     model_path,
 )
-from batcher.client.response_reading import HttpResponse, InferResult
+from batcher.client.response_reading import InferResult
 from batcher.client.retrying import RetryPolicy
 from batcher.client.server_address import CurveKeys
-from batcher.client.shared_sockets import Connect, Connection, SharedSockets, tcp
+from batcher.core.registry_address import is_registry
+
+if TYPE_CHECKING:
+    from batcher.client.balanced_blocking import BalancedBlockingCalls
+    from batcher.client.several import SeveralOptions
 
 Result = TypeVar("Result")
 
@@ -46,11 +45,13 @@ class Client:
 
     Args:
         address: address of the server, as `http://localhost:8080`, or with the extra `zeromq`
-            `zmq://localhost:8082` or `zmq:///run/batcher.zmq`.
+            `zmq://localhost:8082` or `zmq:///run/batcher.zmq`. A list of addresses, or the
+            address of a registry such as `consul://localhost:8500/batcher`, stands for several
+            servers, among which the calls are spread.
         timeout: seconds for a whole call, all its attempts included, unless the call names its own
             `timeout`; infinity for no limit.
         retries: most attempts of a call after the first.
-        connections: most connections at once; a call beyond them waits for its turn.
+        connections: most connections at once to a server; a call beyond them waits for its turn.
         api_key: key whose quota the requests are charged to, where the server has quotas.
         ssl_context: what an `https` server must prove, in place of the system's usual.
         connect: makes a connected socket within so many seconds, in place of one to `address`, for
@@ -62,7 +63,7 @@ class Client:
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         *,
         timeout: float = 60.0,
         retries: int = 3,
@@ -79,12 +80,9 @@ class Client:
         Raises:
             ValueError: an argument is not what it should be.
         """
-        self._options = checked_options(address, timeout, retries, api_key)
-        opened = _opened(self._options, connect, ssl_context, curve, seconds)
-        self._sockets = SharedSockets(connections, opened, seconds)
+        setup = BlockingSetup(connections, connect, ssl_context, curve, seconds, sleep)
         self._seconds = seconds
-        self._sleep = sleep
-        _CLIENTS.add(self._sockets)
+        self._options, self._calls = _calls(setup, address, timeout, retries, api_key)
 
     def infer(
         self,
@@ -140,7 +138,7 @@ class Client:
 
     def close(self) -> None:
         """Close all connections; calls that have not ended raise `ClientClosed`."""
-        self._sockets.close()
+        self._calls.close()
 
     def __enter__(self) -> Self:
         """Return the client, which the end of the block closes."""
@@ -162,60 +160,20 @@ class Client:
         policy: RetryPolicy | None = None,
     ) -> Result:
         attempts = self._options.attempts(operation, timeout, self._seconds(), policy)
-        while True:
-            try:
-                return attempts.read(self._exchange(attempts), time.time())
-            except ClientFailure as err:
-                if self._sockets.is_closed:
-                    raise ClientClosed("expected an open client; got a closed one") from err
-                wait = attempts.next_wait(err, self._seconds(), random())
-            self._sleep(wait)
-
-    def _exchange(self, attempts: Attempts[Any]) -> HttpResponse:
-        connection = self._sockets.take(attempts)
-        try:
-            request, _ = attempts.next_request(self._seconds())
-            response = connection.ask(request, attempts)
-        except BaseException:
-            self._sockets.end(connection)
-            raise
-        self._sockets.give_back(connection)
-        return response
+        return self._calls.call(attempts)
 
 
-def _opened(
-    options: ClientOptions,
-    connect: Connect | None,
-    ssl_context: SSLContext | None,
-    curve: CurveKeys | None,
-    seconds: Callable[[], float],
-) -> Callable[[float], Any]:
-    """Return what opens a connection, of HTTP or of ZeroMQ as the address says."""
-    if not options.address.endpoint:
-        made = connect or tcp(options.address, ssl_context)
-        return lambda left: Connection(made(left), options, seconds)
-    # here, since only such an address needs the library
-    from batcher.client.zeromq_blocking import ZeromqConnection
+def _calls(
+    setup: BlockingSetup, address: str | Sequence[str], timeout: float, retries: int, api_key: str
+) -> tuple[ClientOptions | SeveralOptions, BlockingCalls | BalancedBlockingCalls]:
+    """Return what holds for all calls, and what makes them. Raises ValueError."""
+    if isinstance(address, str) and not is_registry(address):
+        options = checked_options(address, timeout, retries, api_key)
+        return options, setup.calls(options)
+    # here, since one server needs none of this
+    from batcher.client.balanced_blocking import BalancedBlockingCalls
+    from batcher.client.several import SeveralOptions, balancer_of
 
-    def connected(left: float) -> ZeromqConnection:
-        connection = ZeromqConnection(options, curve, seconds)
-        try:
-            connection.connect(left)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    return connected
-
-
-_CLIENTS: WeakSet[SharedSockets] = WeakSet()
-
-
-def _begin_anew() -> None:
-    for sockets in list(_CLIENTS):
-        sockets.begin_anew()
-
-
-if hasattr(os, "register_at_fork"):  # not every system forks
-    os.register_at_fork(after_in_child=_begin_anew)
+    several = SeveralOptions(timeout, retries, api_key, setup.ssl_context, setup.curve)
+    balancer = balancer_of(address, several, setup.connect, setup.calls)
+    return several, BalancedBlockingCalls(balancer, setup.seconds, setup.sleep)

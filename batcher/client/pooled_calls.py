@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from random import random
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from batcher.client.attempts import Attempts, ClientOptions
 from batcher.client.connection_pool import ConnectionPool, Turn
@@ -60,6 +60,7 @@ class PooledCalls(ABC, Generic[Connection]):
         """Open at most so many connections."""
         self.options = options
         self.is_closed = False
+        self._turns: list[Turn[Connection]] = []  # those that never come, once it is closed
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             connections, lambda connection: connection.abort()
         )
@@ -68,51 +69,15 @@ class PooledCalls(ABC, Generic[Connection]):
         """Return what the operation's response says, after as many attempts as it takes."""
         while True:
             try:
-                return attempts.read(await self._exchange(attempts), time.time())
+                return attempts.read(await self.exchange(attempts), time.time())
             except ClientFailure as err:
                 if self.is_closed:
                     raise ClientClosed("expected an open client; got a closed one") from err
                 wait = attempts.next_wait(err, self.seconds(), random())
             await self.sleep(wait)
 
-    def ended(self, connection: Connection) -> None:
-        """Forget a connection that has ended by itself."""
-        self._pool.ended(connection)
-
-    def close(self) -> list[Turn[Connection]]:
-        """End idle connections, let no call begin, and return the turns that never come."""
-        self.is_closed = True
-        return self._pool.close()
-
-    @abstractmethod
-    def seconds(self) -> float:
-        """Return the time of a clock that never goes back."""
-
-    @abstractmethod
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-
-    @abstractmethod
-    async def connect(self, seconds: float) -> Connection:
-        """Open a connection within so many seconds.
-
-        Raises:
-            NotConnected: there is none.
-        """
-
-    @abstractmethod
-    def turn(self) -> tuple[Turn[Connection], Awaitable[Any]]:
-        """Return a turn, and what ends once the turn has come."""
-
-    @abstractmethod
-    def timer(self, attempts: Attempts[Any], waiting: Any) -> Any:
-        """Fail `waiting`, what `turn` or `ask` gave, with `DeadlineExceeded` at the deadline."""
-
-    @abstractmethod
-    def stop(self, timer: Any) -> None:
-        """End a timer, whether it has run or not."""
-
-    async def _exchange(self, attempts: Attempts[Any]) -> HttpResponse:
+    async def exchange(self, attempts: Attempts[Any]) -> HttpResponse:
+        """Send the request of the next attempt, and return the response."""
         connection = await self._connection(attempts)
         try:
             request, _ = attempts.next_request(self.seconds())
@@ -132,6 +97,48 @@ class PooledCalls(ABC, Generic[Connection]):
             connection.abort()
             self._pool.give_up()
         return response
+
+    def ended(self, connection: Connection) -> None:
+        """Forget a connection that has ended by itself."""
+        self._pool.ended(connection)
+
+    def close(self) -> list[Self]:
+        """End idle connections, let no call begin, and return what has connections: itself."""
+        self.is_closed = True
+        self._turns = self._pool.close()
+        return [self]
+
+    @abstractmethod
+    def seconds(self) -> float:
+        """Return the time of a clock that never goes back."""
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    @abstractmethod
+    async def connect(self, seconds: float) -> Connection:
+        """Open a connection within so many seconds.
+
+        Raises:
+            NotConnected: there is none.
+        """
+
+    @abstractmethod
+    def call_from_thread(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function soon, where the calls are. Any thread."""
+
+    @abstractmethod
+    def turn(self) -> tuple[Turn[Connection], Awaitable[Any]]:
+        """Return a turn, and what ends once the turn has come."""
+
+    @abstractmethod
+    def timer(self, attempts: Attempts[Any], waiting: Any) -> Any:
+        """Fail `waiting`, what `turn` or `ask` gave, with `DeadlineExceeded` at the deadline."""
+
+    @abstractmethod
+    def stop(self, timer: Any) -> None:
+        """End a timer, whether it has run or not."""
 
     async def _connection(self, attempts: Attempts[Any]) -> Connection:
         """Return a connection, whose place in the pool the caller gives up or back."""

@@ -56,6 +56,11 @@ class HttpRequest(NamedTuple):
 class Operation(Protocol[Result]):
     """One operation of the protocol: how to ask for it, and how to read the response."""
 
+    @property
+    def path(self) -> str:
+        """Path of the route."""
+        ...
+
     def request(self, seconds_left: float) -> HttpRequest:
         """Return the request of an attempt that has `seconds_left`."""
         ...

@@ -30,6 +30,9 @@ The wait before the next attempt, with `attempt` counted from 0 and `jitter` dra
 
 Jitter makes a wait only longer, and keeps clients that failed together from coming back together.
 
+A client that has several servers does not wait where another server may be tried. The exception is
+429: a key's quota is used up, and asking elsewhere would only go round it.
+
 Example: the third attempt failed (`attempt` 2), jitter is 0.5. The backoff is 0.1 * 4 = 0.4 s, so
 the wait is 0.6 s; if the server sent `Retry-After: 2`, the wait is 2.2 s.
 """
@@ -56,7 +59,8 @@ FIRST_WAIT_S = 0.1
 MAX_WAIT_S = 5.0
 """Longest backoff, so that a server that is back does not stand idle."""
 
-_REFUSAL_STATUSES = (429, 503)
+_OVER_QUOTA = 429
+_REFUSAL_STATUSES = (_OVER_QUOTA, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,15 @@ def next_wait(
     retry_after = getattr(failure, "retry_after", None)
     wait: float = backoff * (1 + jitter) if retry_after is None else retry_after + backoff * jitter
     return wait if now + wait < deadline else None  # a later one would only delay the failure
+
+
+def may_go_elsewhere(policy: RetryPolicy, attempt: int, failure: ClientFailure) -> bool:
+    """Return whether another server, if there is one, may be tried at once.
+
+    The arguments are those of `next_wait`.
+    """
+    is_over_quota = getattr(failure, "status", 0) == _OVER_QUOTA
+    return attempt < policy.retries and _may_repeat(policy, failure) and not is_over_quota
 
 
 def _may_repeat(policy: RetryPolicy, failure: ClientFailure) -> bool:

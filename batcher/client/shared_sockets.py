@@ -1,7 +1,12 @@
-"""Sockets that the threads of a program share, each for one call at a time."""
+"""Sockets that the threads of a program share, each for one call at a time.
+
+A process that was forked from one with a client begins with no connections: two processes that read
+from one connection would get each other's answers.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
@@ -9,7 +14,8 @@ from socket import IPPROTO_TCP, SHUT_RDWR, SOCK_STREAM, TCP_NODELAY, getaddrinfo
 from ssl import SSLContext, create_default_context
 from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 from batcher.client.attempts import Attempts, ClientOptions
 from batcher.client.connection_pool import ConnectionPool, Turn
@@ -22,7 +28,7 @@ from batcher.client.retrying import CONNECT_TIMEOUT_S
 from batcher.client.server_address import ServerAddress
 
 _PIECE_BYTES = 1 << 16
-_MAX_WAIT_S = 1e6
+MAX_WAIT_S = 1e6
 """Longest wait that is asked of the system, twelve days: much longer ones are an error there."""
 _LEAST_WAIT_S = 1e-3
 """Least wait that is asked for: 0 would mean not to wait, and fail otherwise."""
@@ -162,7 +168,7 @@ class Connection:
         seconds_left = attempts.seconds_left(self._seconds())
         if seconds_left <= 0:
             raise attempts.expired()
-        wait = min(seconds_left, _MAX_WAIT_S)
+        wait = min(seconds_left, MAX_WAIT_S)
         if abs(wait - self._wait) > _LATE_S:
             self._wait = wait
             self._socket.settimeout(wait if seconds_left < inf else None)
@@ -182,6 +188,23 @@ class SharedSockets:
         self._seconds = seconds
         self.is_closed = False
         self._start()
+        OF_THIS_PROCESS.add(self)
+
+    def exchange(self, attempts: Attempts[Any]) -> HttpResponse:
+        """Send the request of the next attempt, and return the response.
+
+        Raises:
+            ClientFailure: there is none.
+        """
+        connection = self.take(attempts)
+        try:
+            request, _ = attempts.next_request(self._seconds())
+            response = connection.ask(request, attempts)
+        except BaseException:
+            self.end(connection)
+            raise
+        self.give_back(connection)
+        return response
 
     def take(self, attempts: Attempts[Any]) -> Connection:
         """Return a connection for one exchange; the caller gives it back, or ends it.
@@ -251,7 +274,7 @@ class SharedSockets:
         try:
             seconds_left = attempts.seconds_left(self._seconds())
             if not waiting.acquire(
-                timeout=min(seconds_left, _MAX_WAIT_S) if seconds_left > 0 else 0
+                timeout=min(seconds_left, MAX_WAIT_S) if seconds_left > 0 else 0
             ):
                 raise attempts.expired()
         except BaseException:
@@ -282,6 +305,27 @@ class SharedSockets:
     def _close(self, connection: Connection) -> None:
         self._all.discard(connection)
         connection.close()
+
+
+class Forked(Protocol):
+    """What begins anew in a process that was forked from its own."""
+
+    def begin_anew(self) -> None:
+        """Leave to the other process what belongs to it."""
+        ...
+
+
+OF_THIS_PROCESS: WeakSet[Forked] = WeakSet()
+"""What a forked process must not share with the one that it was forked from."""
+
+
+def _begin_anew() -> None:
+    for each in list(OF_THIS_PROCESS):
+        each.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):  # not every system forks
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _closed() -> ClientClosed:

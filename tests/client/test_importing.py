@@ -38,8 +38,9 @@ FORMS = {"Client": {"twisted"}, "AsyncClient": {"twisted"}, "TwistedClient": set
 
 
 def imported(name: str) -> set[str]:
-    """Return the modules of a program that imports a name of the client."""
-    code = f"import sys; from batcher.client import {name}; print(*sorted(sys.modules))"
+    """Return the modules of a program that imports a name, or a module, of the client."""
+    folder, _, last = f"batcher.client.{name}".rpartition(".")
+    code = f"import sys; from {folder} import {last}; print(*sorted(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -53,6 +54,10 @@ def imported(name: str) -> set[str]:
 
 ZEROMQ = ("zeromq_blocking", "zeromq_async", "zeromq_twisted")
 """Modules that a form imports for an address of ZeroMQ alone."""
+
+SEVERAL = ("several", "balanced_blocking", "balanced_calls")
+SEVERAL += tuple(f"registries.{name}" for name in ("consul", "etcd", "directory"))
+"""Modules that a form imports for several servers alone; those behind extras stand below."""
 
 
 def file_of(module: str) -> str:
@@ -72,9 +77,12 @@ def test_a_form_imports_only_what_it_needs(name: str) -> None:
 
 def test_the_client_alone_has_the_files_that_its_forms_import() -> None:
     found = set().union(*(imported(name) for name in FORMS))
-    assert not {name for name in found if "zeromq" in name}
+    assert not {name for name in found if "zeromq" in name or "balance" in name}
     pytest.importorskip("zmq", reason="extra zeromq")
-    found |= set().union(*(imported(name) for name in ZEROMQ))
+    pytest.importorskip("dns", reason="extra dns")
+    pytest.importorskip("kazoo", reason="extra zookeeper")
+    extras = (*ZEROMQ, "registries.dns_srv", "registries.zookeeper")
+    found |= set().union(*(imported(name) for name in (*SEVERAL, *extras)))
     ours = {name for name in found if name.partition(".")[0] == "batcher"}
     assert sorted(FILES) == sorted(file_of(name) for name in ours)
 

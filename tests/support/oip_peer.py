@@ -74,6 +74,7 @@ class Peer:
         seen: path, headers and body of every request.
         accepted: how many connections were made.
         refusals: how many connections were refused.
+        method: of the request that came last.
         speak: sends something that nobody asked for by the connection that was made last.
     """
 
@@ -81,6 +82,7 @@ class Peer:
         self._steps = list(steps)
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
         self.accepted = 0
+        self.method = ""
         self.refusals = 0
         self.speak: Callable[[], object] = lambda: None
 

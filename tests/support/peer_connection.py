@@ -48,6 +48,7 @@ class PeerConnection:
 
     def on_message_complete(self) -> None:
         path, headers, body = self._path, self._headers, self._body
+        self._peer.method = self._parser.get_method().decode()
         self._begin()
         try:
             self.answers += answer_bytes(self._peer.ask(path, headers, body))

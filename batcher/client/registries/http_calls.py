@@ -1,0 +1,84 @@
+"""Calls to a registry that speaks HTTP: by the client's own connections, to the host that answers.
+
+A call may run twice: to ask, to announce and to withdraw again change nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from batcher.client.attempts import Attempts, checked_options
+from batcher.client.blocking_calls import BlockingCalls, BlockingSetup
+from batcher.client.errors import AnswerLost, ClientFailure, DeadlineExceeded, NotConnected
+from batcher.client.request_building import HttpRequest
+from batcher.client.response_reading import HttpResponse
+from batcher.client.retrying import RetryPolicy
+from batcher.codecs.formats.json_text import from_json, to_json
+from batcher.core.registry_address import RegistryAddress
+
+TIMEOUT_S = 3.0
+"""Longest time of a call to one host: a registry in the same network takes milliseconds."""
+
+_ONCE = RetryPolicy(0)  # at one host; the next one is asked at once
+
+
+class _Question(NamedTuple):
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    def request(self, seconds_left: float) -> HttpRequest:
+        return HttpRequest(*self)
+
+    def read(self, response: HttpResponse) -> HttpResponse:
+        return response
+
+
+class HttpCalls:
+    """Calls to the hosts of one registry. One thread at a time."""
+
+    def __init__(self, address: RegistryAddress, headers: Mapping[str, str]) -> None:
+        """Send `headers` with each call."""
+        self._headers = headers
+        scheme = "https" if address.has_tls else "http"
+        self._hosts = [_calls(scheme, host, port) for host, port in address.hosts]
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        document: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Return the JSON of an answer, None for an empty one; `document` is sent as JSON.
+
+        Raises:
+            BatcherError: the answer is no JSON.
+            ClientFailure: no host answered, or the answer is an error.
+        """
+        body = b"" if document is None else to_json(document)
+        question = _Question(method, path, {**self._headers, **(headers or {})}, body)
+        failure: ClientFailure = NotConnected("expected a host; got none")
+        for calls in list(self._hosts):
+            try:
+                answer = calls.call(Attempts(question, _ONCE, TIMEOUT_S, time.monotonic()))
+            except (AnswerLost, DeadlineExceeded, NotConnected) as err:
+                failure = err
+                self._hosts.append(self._hosts.pop(0))  # next time the others come first
+            else:
+                return from_json(answer.body) if answer.body.strip() else None
+        raise failure
+
+    def close(self) -> None:
+        """End the connections."""
+        for calls in self._hosts:
+            calls.close()
+
+
+def _calls(scheme: str, host: str, port: int) -> BlockingCalls:
+    name = f"[{host}]" if ":" in host else host
+    setup = BlockingSetup(1, None, None, None, time.monotonic, time.sleep)
+    return setup.calls(checked_options(f"{scheme}://{name}:{port}", TIMEOUT_S, 0))

@@ -1,0 +1,77 @@
+"""What a registry is, and which one an address names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+from batcher.client.listed_server import ListedServer
+from batcher.core.registry_address import RegistryAddress
+
+PERIOD_S = 1.0
+"""Seconds between two questions of a client that has calls: a server that is new, or is gone, is
+known about as fast as a probe would find out.
+"""
+
+_CLASSES = {
+    "consul": ("consul", "Consul"),
+    "directory": ("directory", "Directory"),
+    "etcd": ("etcd", "Etcd"),
+    "srv": ("dns_srv", "DnsSrv"),
+    "zk": ("zookeeper", "ZooKeeper"),
+}
+_EXTRAS = {"dns": ("srv://", "dns"), "kazoo": ("zk://", "zookeeper")}
+"""Top-level module of a library to the addresses that need it, and to its extra."""
+
+
+class Registry(Protocol):
+    """A registry. Its methods run on one thread at a time, and raise whatever went wrong.
+
+    Attributes:
+        place: where the registry is, in words, without anything secret.
+        period_s: seconds for which a list is as good as new.
+    """
+
+    place: str
+    period_s: float
+
+    def servers(self) -> Sequence[ListedServer]:
+        """Return the servers that are listed."""
+        ...
+
+    def announce(self, server: ListedServer, ttl_s: float) -> None:
+        """List `server`, or list it anew, for so many seconds. A weight of 0 is not ready."""
+        ...
+
+    def withdraw(self) -> None:
+        """List the server that was announced no more."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def registry_of(address: RegistryAddress) -> Registry:
+    """Return the registry at `address`; nobody is asked yet.
+
+    Raises:
+        ModuleNotFoundError: an extra is missing; the text says which.
+    """
+    module, name = _CLASSES[address.kind]
+    try:
+        made: Callable[[RegistryAddress], Any] = getattr(
+            import_module(f"batcher.client.registries.{module}"), name
+        )
+    except ModuleNotFoundError as err:
+        if err.name not in _EXTRAS:
+            raise
+        what, extra = _EXTRAS[err.name]
+        raise ModuleNotFoundError(
+            f"{what}: expected the extra `{extra}` (pip install 'batcher-inference[{extra}]', or "
+            f"'batcher-inference-client[{extra}]'); got no {err.name}",
+            name=err.name,
+        ) from err
+    registry: Registry = made(address)
+    return registry

@@ -1,0 +1,1 @@
+"""Registries that servers announce themselves in, and that clients ask."""
