@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
@@ -36,7 +37,14 @@ from batcher.serving.repository.folders import define, find_versions, settings_f
 from batcher.serving.repository.listing import ModelFolder
 
 DEFAULT_CONFIG = Path("config.yaml")
-LATER = ("models", "rollout", "run", "simulate", "tune")
+LATER = {
+    "directory": "directory.command",
+    "models": "store_commands",
+    "rollout": "rollout_command",
+    "run": "jobs.command",
+    "simulate": "simulation.command",
+    "tune": "tuning.command",
+}
 """Commands that are files of their own, imported when they are asked for."""
 
 
@@ -49,26 +57,10 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name."""
-        if cmd_name == "models":
-            from batcher.app.store_commands import models_command
-
-            return models_command
-        if cmd_name == "rollout":
-            from batcher.app.rollout_command import rollout_command
-
-            return rollout_command
-        if cmd_name == "run":
-            from batcher.app.jobs.command import run_command
-
-            return run_command
-        if cmd_name == "simulate":
-            from batcher.app.simulation.command import simulate_command
-
-            return simulate_command
-        if cmd_name == "tune":
-            from batcher.app.tuning.command import tune_command
-
-            return tune_command
+        if cmd_name in LATER:
+            module = import_module(f"batcher.app.{LATER[cmd_name]}")
+            found: click.Command = getattr(module, f"{cmd_name}_command")
+            return found
         return super().get_command(ctx, cmd_name)
 
 

@@ -1,0 +1,131 @@
+"""What every registry does for a server that announces itself, and for a client that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from batcher.client import ClientFailure, blocking_calls
+from batcher.client.listed_server import ListedServer
+from batcher.client.registries.registry import Registry, registry_of
+from batcher.core.registry_address import registry_address
+from tests.support.client_forms import PeerSocket
+from tests.support.oip_peer import Hang, Lose, Refuse
+from tests.support.registries import FAKES, TOKEN, FakeRegistry
+
+ONE = ListedServer("http://10.0.0.7:8080", 100, frozenset({"digits", "café"}))
+OTHER = ListedServer("https://[fd00::7]:443", 50)
+TTL_S = 10.0
+
+
+class World:
+    """A registry that is there twice, as `one` and `two`, and makers of what asks it."""
+
+    def __init__(self, kind: str) -> None:
+        self.clock = Clock()
+        made, self.address = FAKES[kind]
+        self.fake: FakeRegistry = made(self.clock)
+        self.connected: list[str] = []
+        self.made: list[Registry] = []
+
+    def connect(self, server: Any, _: object) -> Callable[[float], Any]:
+        def connected(_: float) -> PeerSocket:
+            self.connected.append(server.host)
+            if server.host == "one" and self.connected.count("one") > 1:
+                raise ConnectionRefusedError("one is gone")
+            return PeerSocket(self.fake, Clock())
+
+        return connected
+
+    def registry(self, address: str = "") -> Registry:
+        self.made.append(registry_of(registry_address(address or self.address)))
+        return self.made[-1]
+
+
+@pytest.fixture(params=FAKES)
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    found = World(request.param)
+    monkeypatch.setattr(blocking_calls, "tcp", found.connect)
+    yield found
+    for registry in found.made:
+        registry.close()
+
+
+def test_a_server_is_listed_as_long_as_it_says_so(world: World) -> None:
+    server, client = world.registry(), world.registry()
+    assert client.servers() == []
+    for _ in range(5):
+        server.announce(ONE, TTL_S)
+        world.clock.advance(TTL_S - 0.1)
+        assert client.servers() == [ONE]
+    world.clock.advance(0.2)
+    assert client.servers() == []
+    server.announce(ONE, TTL_S)
+    assert client.servers() == [ONE]
+
+
+def test_a_server_that_changes_is_listed_as_it_is_now(world: World) -> None:
+    server, client = world.registry(), world.registry()
+    server.announce(ONE, TTL_S)
+    changed = ListedServer(ONE.address, 7, frozenset({"other"}))
+    server.announce(changed, TTL_S)
+    assert client.servers() == [changed]
+    server.announce(changed._replace(weight=0.0), TTL_S)
+    assert [each for each in client.servers() if each.weight] == []
+    server.announce(changed, TTL_S)
+    assert client.servers() == [changed]
+
+
+def test_a_server_that_leaves_is_gone_at_once_and_others_stay(world: World) -> None:
+    first, second, client = world.registry(), world.registry(), world.registry()
+    first.withdraw()
+    first.announce(ONE, TTL_S)
+    second.announce(OTHER, TTL_S)
+    assert sorted(client.servers()) == sorted([ONE, OTHER])
+    first.withdraw()
+    assert client.servers() == [OTHER]
+    first.withdraw()
+
+
+def test_a_registry_that_has_forgotten_all_is_told_again(world: World) -> None:
+    server, client = world.registry(), world.registry()
+    server.announce(ONE, TTL_S)
+    world.fake.forget()
+    server.announce(ONE, TTL_S)
+    assert client.servers() == [ONE]
+
+
+@pytest.mark.parametrize("away", [Refuse, Lose, Hang])
+def test_a_registry_that_is_away_is_an_error_and_never_a_secret(
+    world: World, away: type[Exception]
+) -> None:
+    server = world.registry()
+    server.announce(ONE, TTL_S)
+    world.fake.away = away
+    for call in (server.servers, lambda: server.announce(ONE, TTL_S), server.withdraw):
+        with pytest.raises(ClientFailure) as failed:
+            call()
+        assert TOKEN not in str(failed.value)
+    world.fake.away = None
+    server.announce(ONE, TTL_S)
+    assert server.servers() == [ONE]
+    assert TOKEN not in server.place
+
+
+def test_another_host_answers_where_one_is_gone(world: World) -> None:
+    for _ in range(2):
+        registry = world.registry()
+        registry.announce(ONE, TTL_S)
+        assert registry.servers() == [ONE]
+    assert world.connected == ["one", "one", "two"]
+
+
+def test_whoever_does_not_know_the_secret_gets_nothing(world: World) -> None:
+    stranger = world.registry(world.address.replace(TOKEN, "guessed"))
+    for call in (stranger.servers, lambda: stranger.announce(ONE, TTL_S)):
+        with pytest.raises(ClientFailure) as failed:
+            call()
+        assert "guessed" not in str(failed.value)
