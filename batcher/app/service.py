@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 
 from batcher.app.frontends import Answering, Frontends
 from batcher.app.jobs.server_jobs import ServerJobs, make_jobs
+from batcher.app.registering import listing_of
 from batcher.app.reloading import Read, Reloads
 from batcher.batching.worker import CallFromThread
 from batcher.config.changes import changed_settings, restart_reasons
@@ -120,15 +121,15 @@ class BatcherService(MultiService):
     ) -> None:
         """Wire everything; nothing starts."""
         super().__init__()  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
-        self.settings = settings
+        self.settings, self._stopped = settings, Waiters()
         self.ready: Deferred[None] = Deferred()
-        self._stopped = Waiters()
         cross = self._in_a_burst(call_from_thread or reactor.callFromThread)
         soon = self._in_a_burst(call_soon or partial(reactor.callLater, 0))
         self.server = ModelServer(reactor, cross, settings, progress=progress, call_soon=soon)
         self.repository = ModelRepository(self.server, settings, base)
         self._reloads = Reloads(self._change, self.server.metrics)
         self._jobs = make_jobs(settings, base, self.server)
+        self._listing = listing_of(settings, self.server, cross)
         parts = (self.server, self.repository, settings, base, reactor, listen)
         self._frontends = Frontends(*parts, write_access_line, self._jobs)
 
@@ -264,6 +265,7 @@ class BatcherService(MultiService):
             if self._jobs is not None:
                 self._jobs.start()
             self.ready.callback(None)
+            self._listing.begin(self.address.partition(" and ")[0])
             self._reloads.open()
             self.repository.watch.every(self.settings.watch_repository_s)
         else:
@@ -286,6 +288,7 @@ class BatcherService(MultiService):
             self._stopping_since = self.server.clock.seconds()
         self.repository.watch.every(0)
         self.server.announce_end()
+        self._listing.end()
         # Nobody was sent to a server that has not been ready yet.
         if self.state is State.SERVING and self.settings.pre_stop_s:
             self._become(State.LEAVING)
@@ -309,7 +312,7 @@ class BatcherService(MultiService):
             )
         timeout = self.server.clock.callLater(limit, self._end, _TIME_IS_OVER)
         # Clients first: their last requests still need the models.
-        closed = self._frontends.close()
+        closed = self._listing.end().addCallback(lambda _: self._frontends.close())
         # Beside each other: a job that puts gigabytes into a store holds up no client's request.
         closed.addCallback(
             lambda _: DeferredList([_stop_jobs(self._jobs), self._frontends.drain()])

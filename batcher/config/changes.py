@@ -7,6 +7,7 @@ needs a restart, which is always safe.
 
 from __future__ import annotations
 
+from batcher.config.redis_address import without_passwords
 from batcher.config.settings import ServerSettings
 from batcher.config.values import TakesEffect
 
@@ -43,8 +44,10 @@ def restart_reasons(old: ServerSettings, new: ServerSettings) -> list[str]:
     has_port = old.grpc_port is not None or old.zeromq is not None
     live = LIVE_SETTINGS - GRPC_PORT_SETTINGS if has_port else LIVE_SETTINGS
     return [
-        f"{new.origin(name)}: {name}: expected {getattr(old, name)!r} until the server is "
-        f"restarted; got {getattr(new, name)!r}"
+        without_passwords(
+            f"{new.origin(name)}: {name}: expected {getattr(old, name)!r} until the server is "
+            f"restarted; got {getattr(new, name)!r}"
+        )
         for name in changed_settings(old, new)
         if name not in live
     ]

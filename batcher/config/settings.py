@@ -42,13 +42,16 @@ from batcher.config.values import (
     LiveWithoutGrpc,
     Milliseconds,
     Origin,
+    OwnAddress,
     PrivateInputSource,
     QuotaKey,
+    RegistryPlace,
     Repositories,
     RoutePath,
     Seconds,
     SecondsOrNone,
     Section,
+    Ttl,
     ZeromqAddress,
     is_reached_from_elsewhere,
 )
@@ -101,6 +104,11 @@ class ServerSettings(Section):
             connect; None lets in every client that has the server's public key.
         agent_check_port: TCP port on `host` on which HAProxy's `agent-check` learns the server's
             weight; None has no such port.
+        registry: address of a registry in which the server is listed while it is ready, for clients
+            that ask: `consul://`, `etcd://`, `zk://` or `directory://`; None has no such list.
+        registry_ttl_s: seconds after which the registry forgets a server that has said nothing.
+        advertise: address under which clients find the server, as a registry lists it; None is the
+            one on which it listens, with this machine's own address where it listens on all.
         state_folder: folder for what outlives the server, as the states of trials of new versions;
             relative to the configuration file. It is made when it is needed.
         sagemaker: whether `GET /ping` and `POST /invocations` exist, for Amazon SageMaker.
@@ -186,6 +194,9 @@ class ServerSettings(Section):
     zeromq_key: AtStart[str | None] = None
     zeromq_clients: AtStart[str | None] = None
     agent_check_port: AtStart[Annotated[Integer, Field(ge=1, le=65_535)] | None] = None
+    registry: AtStart[RegistryPlace | None] = None
+    registry_ttl_s: AtStart[Ttl] = 10.0
+    advertise: AtStart[OwnAddress | None] = None
     state_folder: AtStart[str] = "state"
     sagemaker: Live[bool] = False
     torchserve: Live[bool] = False

@@ -9,17 +9,20 @@ import re
 from enum import Enum
 from ipaddress import ip_address
 from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field
 
 from batcher.config.reading import Integer, Number, refuse_boolean
 from batcher.core.network_addresses import Address, is_never_asked, is_public
 from batcher.core.references import BUCKETS, parse_reference
+from batcher.core.registry_address import registry_address
 from batcher.errors import InvalidInput
 
 Seconds = Annotated[Number, Field(gt=0, le=86_400, allow_inf_nan=False)]
 SecondsOrNone = Annotated[Number, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Milliseconds = Annotated[Number, Field(gt=0, le=86_400_000, allow_inf_nan=False)]
+Ttl = Annotated[Number, Field(ge=1, le=86_400, allow_inf_nan=False)]
 MillisecondsOrNone = Annotated[Number, Field(ge=0, le=86_400_000, allow_inf_nan=False)]
 Count = Annotated[Integer, Field(ge=1, le=1 << 31)]
 Bytes = Annotated[ByteSize, refuse_boolean("a number of bytes, such as 64MiB"), Field(ge=1)]
@@ -99,6 +102,27 @@ def is_reached_from_elsewhere(address: str) -> bool:
         return True
 
 
+def _registry(value: str) -> str:
+    try:
+        kind = registry_address(value).kind
+    except ValueError:
+        kind = ""
+    if kind in ("", "srv"):
+        raise ValueError(
+            "consul://, etcd://, zk:// or directory:// with a host and the name of a service, such "
+            "as consul://localhost:8500/batcher"
+        )
+    return value
+
+
+def _own_address(value: str) -> str:
+    parts = urlsplit(value)
+    is_port = re.fullmatch(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}", parts.netloc)
+    if parts.scheme not in ("http", "https") or not is_port or parts.path.strip("/"):
+        raise ValueError("http:// or https:// with a host and a port, such as http://10.0.0.7:8080")
+    return value
+
+
 def _repositories(value: object) -> object:
     if value is None or isinstance(value, str):
         return value
@@ -117,6 +141,8 @@ RoutePath = Annotated[str, AfterValidator(_path)]
 QuotaKey = Annotated[str, AfterValidator(_key)]
 InputSource = Annotated[str, AfterValidator(_input_source)]
 PrivateInputSource = Annotated[str, AfterValidator(_private_input_source)]
+RegistryPlace = Annotated[str, AfterValidator(_registry)]
+OwnAddress = Annotated[str, AfterValidator(_own_address)]
 ZeromqAddress = Annotated[str, AfterValidator(_zeromq)]
 HostName = Annotated[str, AfterValidator(_host)]
 FileMode = Annotated[str, BeforeValidator(_mode)]
