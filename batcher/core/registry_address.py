@@ -24,7 +24,7 @@ _OPTIONS = {"srv": {"scheme", "nameserver"}, "zk": set[str]()}
 _TREES = ("etcd", "zk")
 """Kinds in which a service may stand below others, as `/models/batcher`."""
 
-_SERVICE = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_NAME = re.compile(r"[\w.-]+")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?")
 _SECRET = re.compile(r"//[^\s/]*@")  # to the last @: a password may have one
 _EXPECTED = (
@@ -98,12 +98,13 @@ def _of_hosts(parts: SplitResult) -> RegistryAddress | None:
     user, _, secret = login.partition(":")
     hosts = [_host(place, DEFAULT_PORTS[parts.scheme]) for place in places.split(",")]
     service = parts.path.strip("/") or DEFAULT_SERVICE
-    is_name = _SERVICE.fullmatch(service) and (parts.scheme in _TREES or "/" not in service)
+    names = service.split("/")
+    is_name = all(map(_NAME.fullmatch, names)) and (parts.scheme in _TREES or len(names) == 1)
     if not is_name or options.get("tls", "true") not in ("true", "false"):
         return None
     has_tls = options.get("tls") == "true"
-    names = unquote(user), unquote(secret)
-    return RegistryAddress(parts.scheme, tuple(hosts), service, *names, has_tls)
+    known = unquote(user), unquote(secret)
+    return RegistryAddress(parts.scheme, tuple(hosts), service, *known, has_tls)
 
 
 def _of_name(parts: SplitResult) -> RegistryAddress | None:
@@ -111,7 +112,7 @@ def _of_name(parts: SplitResult) -> RegistryAddress | None:
     nameserver = options.get("nameserver")
     hosts = () if nameserver is None else (_host(nameserver, DEFAULT_PORTS["srv"]),)
     scheme = options.get("scheme", "http")
-    is_name = re.fullmatch(r"[\w.-]+", parts.netloc) and parts.path in ("", "/")
+    is_name = _NAME.fullmatch(parts.netloc) and parts.path in ("", "/")
     if not is_name or scheme not in ("http", "https"):
         return None
     return RegistryAddress("srv", hosts, parts.netloc, "", "", scheme == "https")
