@@ -39,9 +39,11 @@ class WorkerOptions(NamedTuple):
         title: the model as error texts name it, `model 'm' version 1`.
         watchdog_s: seconds after which a batch is given up; infinity gives up none.
         load_timeout_s: seconds after which a load is given up; 0 gives up none.
+        keeps_spare: of a model in another process: whether one more process stands by.
     """
 
     name: str
     title: str = "the model"
     watchdog_s: float = inf
     load_timeout_s: float = 0.0
+    keeps_spare: bool = True

@@ -19,8 +19,8 @@ import select
 import socket
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
@@ -28,29 +28,15 @@ from typing import NoReturn
 
 from batcher.batching.batch import Allocate
 from batcher.core.spec import Array
-from batcher.errors import DeviceLost, ModelLoadError
+from batcher.errors import DeviceLost
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
-from batcher.models.load_pause import pause_with
-from batcher.models.loading import import_format, load_model
-from batcher.models.version_code import keep_plain_names
-from batcher.workers.own_threads import follow_threads
+from batcher.models.loading import import_format
+from batcher.workers.process.child_load import load_and_tell, load_done
 from batcher.workers.process.described_error import describe_error
 from batcher.workers.process.hook_server import HookServer
 from batcher.workers.process.lifeline import end_group, end_with_parent, ignore_group_signals
-from batcher.workers.process.messages import (
-    POSTPROCESS,
-    PREPROCESS,
-    BatchDone,
-    BatchFailed,
-    LoadDone,
-    LoadFailed,
-    LoadPaused,
-    LoadProgress,
-    Prepare,
-    RunBatch,
-    send,
-)
+from batcher.workers.process.messages import BatchDone, BatchFailed, Prepare, RunBatch, send
 from batcher.workers.shared_memory.packing import Packer, unpack
 from batcher.workers.shared_memory.slots import Slot
 
@@ -165,35 +151,13 @@ def _load(to_parent: ParentConnection) -> CheckedModel | None:
         import_format(prepare.definition)
     if to_parent.recv() is None:
         return None
-    follow_threads()
-    try:
-        model = _load_model(to_parent, prepare)
-    except ModelLoadError as err:
-        to_parent.send(LoadFailed(str(err), err.stage))
+    model = load_and_tell(prepare, to_parent.send)
+    if model is None:
         return None
-    keep_plain_names()
     ignore_group_signals()  # again: the model may have set handlers of its own
     model.copies_outputs = False  # they are copied into the slot before the model runs again
     _report_loaded(to_parent, model, prepare.settings.finite_outputs)
     return model
-
-
-def _load_model(to_parent: ParentConnection, prepare: Prepare) -> CheckedModel:
-    """Load the model, and tell the parent how that goes on. Raises ModelLoadError.
-
-    Main thread of the child.
-    """
-
-    @contextmanager
-    def pause() -> Iterator[None]:
-        to_parent.send(LoadPaused())
-        yield
-
-    def report(text: str) -> None:
-        to_parent.send(LoadProgress(text))
-
-    with pause_with(pause):
-        return load_model(prepare.definition, prepare.settings, report)
 
 
 def _report_loaded(to_parent: ParentConnection, model: CheckedModel, finite_outputs: bool) -> None:
@@ -201,11 +165,9 @@ def _report_loaded(to_parent: ParentConnection, model: CheckedModel, finite_outp
 
     Main thread of the child.
     """
-    loaded = model.loaded()
-    hooks = tuple(name for name in (PREPROCESS, POSTPROCESS) if getattr(loaded, name) is not None)
-    facts = loaded.max_rows, loaded.overflow_rows, loaded.sample, loaded.length_timings
-    to_parent.send(LoadDone(loaded.timings, hooks, *facts, loaded.run_sizes))
-    if hooks:
+    done = load_done(model)
+    to_parent.send(done)
+    if done.hooks:
         with HookServer(model, finite_outputs, to_parent.end_copies).start() as line:
             to_parent.send_socket(line)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 from enum import Enum
 from functools import partial
 from multiprocessing.connection import Connection
@@ -29,13 +30,11 @@ from batcher.batching.batch import Batch
 from batcher.batching.worker import CallFromThread
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.models.protocol import LoadedModel, RemoteHook
+from batcher.models.protocol import RemoteHook
 from batcher.workers.process.child_process import ChildProcess, group_signals
 from batcher.workers.process.child_protocol import Parent
 from batcher.workers.process.hook_client import ChildHook, HookLine
 from batcher.workers.process.messages import (
-    POSTPROCESS,
-    PREPROCESS,
     BatchDone,
     BatchFailed,
     Load,
@@ -107,6 +106,10 @@ class ChildThread:
 
     def start(self) -> None:
         """Start thread and process. Reactor thread."""
+        if sys.platform != "linux":
+            how = f"expected Linux for `worker: process`; this is {sys.platform}"
+            self._call_from_thread(self._ended, how, 0)
+            return
         try:
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
             self._thread.start()
@@ -263,19 +266,8 @@ class ChildThread:
             except (EOFError, OSError, RuntimeError) as err:
                 self._fault = f"it did not send the way to its hooks: {err}"
                 return
-            hooks = {name: ChildHook(line, name) for name in message.hooks}
-        loaded = LoadedModel(
-            one_call=True,  # no batch takes the interpreter lock of this process
-            preprocess=hooks.get(PREPROCESS),
-            postprocess=hooks.get(POSTPROCESS),
-            timings=message.timings,
-            max_rows=message.max_rows,
-            overflow_rows=message.overflow_rows,
-            sample=message.sample,
-            length_timings=message.length_timings,
-            run_sizes=message.run_sizes,
-        )
-        self._call_from_thread(self._parent.loaded, loaded)
+            hooks = {name: ChildHook(line.run, name) for name in message.hooks}
+        self._call_from_thread(self._parent.loaded, message.loaded(hooks))
 
 
 def _send(connection: Connection, message: object) -> bool:

@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from itertools import count
 from multiprocessing.connection import Connection
 from threading import Lock
@@ -92,14 +93,14 @@ class HookLine:
 class ChildHook(RemoteHook):
     """A hook of one child."""
 
-    def __init__(self, line: HookLine, name: str) -> None:
-        """Call the hook called `name` through `line`. Child thread."""
-        self._line = line
+    def __init__(self, run: Callable[[RunHook], HookDone], name: str) -> None:
+        """Have `run` run the hook called `name`. Child thread."""
+        self._run = run
         self._name = name
 
     def run(self, values: Arrays, rows: int) -> tuple[dict[str, Array], int]:
         """Run the hook for one request, as `RemoteHook` says. Pool thread."""
-        done = self._line.run(RunHook(self._name, dict(values), rows))
+        done = self._run(RunHook(self._name, dict(values), rows))
         return done.values, done.rows
 
 

@@ -64,21 +64,22 @@ class HookServer:
         with connection, suppress(EOFError, OSError):
             while True:
                 task = connection.recv()
-                answer = self._run(task)
+                answer = run_hook(self._model, self._finite_outputs, task)
                 self._end_copies()
                 send(connection, answer)
                 del task, answer  # nothing of a request is kept while the thread waits
 
-    def _run(self, task: RunHook) -> HookDone | DescribedError:
-        """Run one hook for one request. Thread of its own."""
-        model = self._model.model
-        try:
-            if task.hook == PREPROCESS:
-                assert model.preprocess is not None
-                return HookDone(*run_preprocess(model.preprocess, task.values, model.spec))
-            assert model.postprocess is not None
-            arguments = task.values, model.spec, task.rows, self._finite_outputs
-            return HookDone(run_postprocess(model.postprocess, *arguments), task.rows)
-        # Whatever the hook raised: it ends its own request alone.
-        except BaseException as err:
-            return describe_error(err)
+
+def run_hook(model: CheckedModel, finite_outputs: bool, task: RunHook) -> HookDone | DescribedError:
+    """Run one hook of `model` for one request; never raises. Any thread."""
+    plain = model.model
+    try:
+        if task.hook == PREPROCESS:
+            assert plain.preprocess is not None
+            return HookDone(*run_preprocess(plain.preprocess, task.values, plain.spec))
+        assert plain.postprocess is not None
+        arguments = task.values, plain.spec, task.rows, finite_outputs
+        return HookDone(run_postprocess(plain.postprocess, *arguments), task.rows)
+    # Whatever the hook raised: it ends its own request alone.
+    except BaseException as err:
+        return describe_error(err)

@@ -22,8 +22,11 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.run_sizes import RunSizes
 from batcher.core.spec import Array
+from batcher.models.protocol import LoadedModel, RemoteHook
 from batcher.workers.process.described_error import DescribedError
 from batcher.workers.shared_memory.packing import ArrayPlace
+
+PREPROCESS, POSTPROCESS = "preprocess", "postprocess"
 
 
 class Prepare(NamedTuple):
@@ -96,6 +99,20 @@ class LoadDone(NamedTuple):
     length_timings: Mapping[tuple[int, int], float]
     run_sizes: RunSizes
 
+    def loaded(self, hooks: Mapping[str, RemoteHook]) -> LoadedModel:
+        """Return the facts that the loop needs, with the way to each of the `hooks`. Any thread."""
+        return LoadedModel(
+            one_call=True,  # no batch takes the interpreter lock of this process
+            preprocess=hooks.get(PREPROCESS),
+            postprocess=hooks.get(POSTPROCESS),
+            timings=self.timings,
+            max_rows=self.max_rows,
+            overflow_rows=self.overflow_rows,
+            sample=self.sample,
+            length_timings=self.length_timings,
+            run_sizes=self.run_sizes,
+        )
+
 
 class LoadFailed(NamedTuple):
     """From the child, which ends then: the model cannot be loaded.
@@ -135,9 +152,6 @@ class BatchFailed(NamedTuple):
 
     number: int
     error: DescribedError
-
-
-PREPROCESS, POSTPROCESS = "preprocess", "postprocess"
 
 
 class RunHook(NamedTuple):

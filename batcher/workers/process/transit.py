@@ -56,6 +56,21 @@ class BatchInTransit:
         self.handed_at = perf_counter()
 
 
+def timed(task: BatchInTransit, free_at: float, answered: float, outcome: Outcome) -> Outcome:
+    """Return `outcome` with the times of `task`, which was `answered` by a child.
+
+    The time of a batch counts from when the child was free for it, at `free_at`. Before that the
+    child was busy with another batch, though this one was put together. Child thread.
+    """
+    started, ended = max(task.started, free_at), perf_counter()
+    return outcome._replace(
+        waited=started - task.handed_at,
+        compute=ended - started,
+        collating=max(task.collated - started, 0.0),
+        splitting=ended - answered,
+    )
+
+
 class Transit:
     """The batches of one child that were not delivered.
 
@@ -155,14 +170,8 @@ class Transit:
         return RunBatch(task.number, slot, table, packer.end, task.batch.rows)
 
     def _outcome(self, task: BatchInTransit, answer: BatchDone | BatchFailed) -> Outcome:
-        """Return what became of a batch.
-
-        Its time counts from when the child was free for it, if it was put together before that.
-        Child thread.
-        """
-        answered = perf_counter()
-        # Before that the child was busy with another batch, though this one lay in its slot.
-        started = max(task.started, self._answered_at)
+        """Return what became of a batch. Child thread."""
+        answered, free_at = perf_counter(), self._answered_at
         self._answered_at = answered
         error: BaseException | None = None
         results: list[Mapping[str, Array]] = []
@@ -175,10 +184,7 @@ class Transit:
                 results, failed = self._results(task, answer)
             except (MemoryError, ModelContractError) as err:
                 task.slot.busy, error = False, device_error(err)
-        ended = perf_counter()
-        waited, compute = started - task.handed_at, ended - started
-        collating, splitting = max(task.collated - started, 0.0), ended - answered
-        return Outcome(results, error, waited, compute, collating, splitting, failed)
+        return timed(task, free_at, answered, Outcome(results, error, 0.0, 0.0, failed=failed))
 
     def _results(
         self, task: BatchInTransit, answer: BatchDone

@@ -1,21 +1,20 @@
-"""A worker whose model runs in a child process.
+"""A worker whose model runs in a child process, or in an actor of Ray.
 
 What kills or hangs the model ends the child, and a new child takes its place.
 
 This file is the supervision, all of it on the reactor thread; one child with its thread is in
-`child_thread.py`. However a child ends, the batches that it held come back and the next child
-starts: at once, then after growing delays (`restarts.py`). A spare takes over if there is one
-(`spare.py`).
+`child_thread.py`, and an actor of Ray, which is a child too, in `ray/actor_child.py`. However a
+child ends, the batches that it held come back and the next child starts: at once, then after
+growing delays (`restarts.py`). A spare takes over if there is one (`spare.py`).
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from enum import Enum
 from random import uniform
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 
 from batcher.batching.batch import Batch
 from batcher.batching.worker import Condition, ConditionListener, Deliver, Outcome
@@ -53,7 +52,7 @@ class _State(Enum):
 
 
 class ProcessWorker:
-    """A worker in a child process, on Linux.
+    """A worker in a child process.
 
     Hooks of the model run in the child, on the object that is loaded there. The pool of this
     process waits for them, through relays that lead to whatever child has the model.
@@ -90,7 +89,7 @@ class ProcessWorker:
         self._restarts, spare_restarts = Restarts(jitter), Restarts(jitter)
         self._next_child = Alarm(clock, self._begin_child)
         self._exit_limit = Alarm(clock, self._kill)
-        # A child that still loads gets its spare once the model is loaded.
+        self._keeps_spare = options.keeps_spare
         self._spare = SpareChild(
             clock, spare_restarts, lambda: make_child(self), lambda: self._state is _State.READY
         )
@@ -102,14 +101,6 @@ class ProcessWorker:
         """Start a child and load the model in it. Reactor thread."""
         self._deliver = deliver
         self._changed = changed
-        if sys.platform != "linux":
-            self._quitting = True
-            self._check_ended()
-            return fail(
-                ModelLoadError(
-                    f"{self._title}: expected Linux for `worker: process`; this is {sys.platform}"
-                )
-            )
         self._begin_child()
         return self._loaded
 
@@ -161,8 +152,9 @@ class ProcessWorker:
             return  # the child was killed while it loaded
         self._state = _State.READY
         self._restarts.loaded(self._clock.seconds())
-        # Spares import a framework each: models that still load must not wait for that.
-        self._turns.once_idle(self._spare.prepare)
+        if self._keeps_spare:
+            # Spares import a framework each: models that still load must not wait for that.
+            self._turns.once_idle(self._spare.prepare)
         loaded = self._relays.relayed(loaded)
         if not self._loaded.called:
             self._loaded.callback(loaded)

@@ -457,5 +457,16 @@ def test_a_child_whose_device_is_lost_is_replaced(bench: Bench) -> None:
     assert bench.run(b"a").error is None
 
 
+def test_elsewhere_than_on_linux_the_model_cannot_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    bench = Bench(tmp_path)
+    error = bench.loop.error_of(bench.worker.start(bench._deliver, lambda *change: None))
+    words = "expected Linux for `worker: process`; this is darwin"
+    assert str(error) == f"model 'm' version 1: {words}, while it loaded"
+    assert bench.loop.wait_for(bench.worker.quit()) is None
+
+
 def test_a_batch_is_one_call(bench: Bench) -> None:
     assert bench.loaded.one_call

@@ -78,7 +78,9 @@ class Bench:
         children: every child, in the order they were made: the first, its spare, the spare's…
     """
 
-    def __init__(self, turns: LoadTurns | None = None, **settings: object) -> None:
+    def __init__(
+        self, turns: LoadTurns | None = None, keeps_spare: bool = True, **settings: object
+    ) -> None:
         self.clock = Clock()
         self.events: list[str] = []
         self.children: list[FakeChild] = []
@@ -91,7 +93,7 @@ class Bench:
                 self.clock,
                 turns or LoadTurns(1),
             ),
-            WorkerOptions("test", TITLE, checked.watchdog_s, checked.load_timeout_s),
+            WorkerOptions("test", TITLE, checked.watchdog_s, checked.load_timeout_s, keeps_spare),
             self._make_child,
             jitter=lambda delay: delay,
         )
@@ -503,14 +505,14 @@ def test_the_loop_lets_long_batches_begin_and_short_ones_not() -> None:
     assert bench.happened() == ["child 0 begins"]
 
 
-def test_elsewhere_than_on_linux_the_model_cannot_be_loaded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("sys.platform", "darwin")
-    bench = Bench()
-    (error,) = bench.failures
-    assert str(error) == "model 'm' version 1: expected Linux for `worker: process`; this is darwin"
-    assert bench.worker.quit().called
+def test_without_a_spare_a_restart_begins_from_nothing() -> None:
+    bench = Bench(keeps_spare=False)
+    bench.ready()
+    assert len(bench.children) == 1
+    bench.children[0].end()
+    bench.clock.advance(0)
+    assert bench.happened()[-2:] == ["child 1 starts", "child 1 loads"]
+    assert len(bench.children) == 2
 
 
 def test_a_child_that_loads_for_too_long_is_killed_and_the_model_cannot_be_loaded() -> None:
