@@ -39,6 +39,7 @@ REDIS = ["txredisapi>=1.6"]
 ZEROMQ = ["pyzmq>=26"]
 DNS = ["dnspython>=2.6"]
 ZOOKEEPER = ["kazoo>=2.10"]
+RAY = ["ray>=2.60"]
 BUILD_ONNX = ["onnx>=1.17"]
 # The weights are in this version's wheel, which is the last of its name.
 OCR = ["rapidocr-onnxruntime>=1.4.4,<1.5; python_version < '3.13'", *ONNX, *BUILD_ONNX]
@@ -70,6 +71,7 @@ BENCH = ["mosec>=0.9.8", "fastapi>=0.115", "uvicorn>=0.32"]
 DEV = [
     *TEST,
     *TEST_CLIENTS,
+    *RAY,
     "ruff>=0.9",
     "mypy>=1.14",
     "mypy-zope>=1.0",
@@ -169,6 +171,7 @@ setup(
         "zeromq": ZEROMQ,
         "dns": DNS,
         "zookeeper": ZOOKEEPER,
+        "ray": RAY,
         "ocr": OCR,
         "test": TEST,
         "test-clients": TEST_CLIENTS,

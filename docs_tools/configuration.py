@@ -20,6 +20,7 @@ from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.model_tensors import InputFile, OutputFile
 from batcher.config.pipelines.step_file import StepFile, StepOutputFile
 from batcher.config.quota import Quota
+from batcher.config.ray_settings import RaySettings
 from batcher.config.settings import ServerSettings
 from batcher.config.traffic import Canary, Latest, Shadow
 from batcher.config.values import TakesEffect
@@ -103,6 +104,12 @@ Below a model, `canary` names a version that is tried ([how](../rollouts.md#cana
 Below a model, or below `defaults`, `cache` has answers kept ([how](../cache.md)).
 
 {_fields(Cache)}
+## Of `ray`
+
+Below a model, or below `defaults`, `ray` says what an instance with `worker: ray` takes
+([how](../ray.md)).
+
+{_fields(RaySettings)}
 ## Of `jobs`
 
 `jobs` lets clients have files read and written by batch jobs ([how](../jobs.md#jobs-of-a-server)).
@@ -177,6 +184,7 @@ def _places() -> list[tuple[str, str, str]]:
         *((name, "config.yaml", "under `shadow`") for name in Shadow.model_fields),
         *((name, "config.yaml", "under `canary`") for name in Canary.model_fields),
         *((name, "config.yaml", "under `cache`") for name in Cache.model_fields),
+        *((name, "config.yaml", "under `ray`") for name in RaySettings.model_fields),
         *((_key(ModelFile, name), "model.yaml", "at the top") for name in ModelFile.model_fields),
         *((name, "model.yaml", "under an input") for name in InputFile.model_fields),
         *(

@@ -317,7 +317,7 @@ def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str
         if unknown:
             expected = ", ".join(sorted({folder.name for folder in known}))
             raise ConfigError(f"expected one of {expected}; got {', '.join(sorted(unknown))}")
-        instances = sum(settings_for(folder, settings).instances for folder in known)
+        instances = sum(settings_for(folder, settings).local_instances for folder in known)
         for folder in known:
             if folder.name in names:
                 # As at start: the number of threads is compiled in.

@@ -133,9 +133,11 @@ def _need_of(extra: str, settings: ServerSettings, base: Path) -> str:
         return name if value is not None else ""
     if extra == "parquet":
         return ""  # a batch job names its files, no setting does
-    if extra == "redis":
+    asked = {"redis": ("cache.store", _asks_redis), "ray": ("worker", _is_on_ray)}
+    if extra in asked:
+        key, asks = asked[extra]
         kept = [("defaults", settings.defaults), *settings.models.items()]
-        return next((f"cache.store of {name}" for name, each in kept if _asks_redis(each)), "")
+        return next((f"{key} of {name}" for name, each in kept if asks(each)), "")
     if extra == "stores":
         places = [("model_repository", place) for place in settings.repositories]
         own = settings.models.items()
@@ -150,6 +152,10 @@ def _need_of(extra: str, settings: ServerSettings, base: Path) -> str:
 
 def _asks_redis(settings: ModelSettings) -> bool:
     return settings.cache is not None and settings.cache.redis is not None
+
+
+def _is_on_ray(settings: ModelSettings) -> bool:
+    return settings.worker == "ray"
 
 
 def _is_bucket(place: str) -> bool:

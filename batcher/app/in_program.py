@@ -253,7 +253,7 @@ def _made(model: Any, asked: Asked, settings: ModelSettings) -> Made:
     """Return what is to be loaded for an object of this program. Raises ConfigError."""
     model = _servable(model)
     is_made = not isinstance(model, type) and not inspect.isfunction(model)
-    if settings.worker == "process" or (is_made and settings.instances > 1):
+    if settings.worker != "thread" or (is_made and settings.instances > 1):
         raise ConfigError(
             "batcher.serve: expected worker=thread, and one instance of a model that is made "
             "already; a class in a file of its own can have more: batcher.serve('model.py')"

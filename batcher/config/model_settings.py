@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ByteSize, Field
 
 from batcher.config.cache import Cache
+from batcher.config.ray_settings import RaySettings
 from batcher.config.reading import Integer, Number
 from batcher.config.traffic import TrafficSettings
 from batcher.config.values import (
@@ -41,7 +42,10 @@ class ModelSettings(TrafficSettings):
         device: `auto` (CUDA if the machine has it), `cpu`, `cuda` or `cuda:n`, or several of these:
             instance 0 takes the first device, instance 1 the second, and so on in turn.
         worker: `thread` runs the model in this process; `process` runs the model in a process of
-            its own, which is started again when it ends.
+            its own, which is started again when it ends; `ray` does so on the nodes of a cluster of
+            Ray.
+        ray: of `worker: ray`: where the cluster is, and what each instance takes of its node; None
+            is a core in the cluster that this machine is a node of.
         instances: number of copies of the model; all copies take their batches from one queue.
         load_timeout_s: seconds after which a load (construction, `load`, compilation, warm-up)
             fails; 0 waits for ever.
@@ -92,7 +96,8 @@ class ModelSettings(TrafficSettings):
     """
 
     device: Devices = "auto"
-    worker: Literal["thread", "process"] = "thread"
+    worker: Literal["thread", "process", "ray"] = "thread"
+    ray: RaySettings | None = None
     instances: Annotated[Integer, Field(ge=1, le=256)] = 1
     load_timeout_s: SecondsOrNone = 600.0
     watchdog_s: Seconds = 60.0
@@ -132,6 +137,16 @@ class ModelSettings(TrafficSettings):
     def for_instance(self, index: int) -> ModelSettings:
         """Return the settings of instance number `index`, with the one device it runs on."""
         return self.model_copy(update={"device": self.devices[index % len(self.devices)]})
+
+    @property
+    def on_ray(self) -> RaySettings:
+        """Where the cluster of Ray is, and what each instance takes of its node."""
+        return self.ray or RaySettings()
+
+    @property
+    def local_instances(self) -> int:
+        """The instances that run on this machine."""
+        return 0 if self.worker == "ray" else self.instances
 
     @property
     def bulk_level(self) -> int:

@@ -384,9 +384,12 @@ def share_threads(settings: ModelSettings, instances: int) -> ModelSettings:
         torch_threads = max(1, (cores - 1) // instances)
 
     `instances` are those of all models together. One core stays free for the event loop. With 8
-    cores, one model of 2 instances and another of one, each of the 3 instances has 2 threads.
+    cores, one model of 2 instances and another of one, each of the 3 instances has 2 threads. An
+    instance on Ray has the cores that Ray sets aside for it, and counts for nothing here.
     """
     if settings.torch_threads is not None:
         return settings
     threads = max(1, (cores() - 1) // max(instances, 1))
+    if settings.worker == "ray":
+        threads = settings.on_ray.threads
     return settings.model_copy(update={"torch_threads": threads})

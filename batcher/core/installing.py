@@ -16,6 +16,7 @@ EXTRAS = {
     "stores": "obstore",
     "parquet": "pyarrow",
     "redis": "txredisapi",
+    "ray": "ray",
 }
 """Extras that the server can do without, each with a module that it brings."""
 

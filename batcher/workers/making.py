@@ -15,7 +15,10 @@ from batcher.models.protocol import Progress
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.process.child_thread import ChildThread
+from batcher.workers.process.messages import Prepare
 from batcher.workers.process.worker import ProcessWorker
+from batcher.workers.ray.actor_child import ActorChild
+from batcher.workers.ray.cluster import RayCluster
 from batcher.workers.thread import InferenceThread, ModelLoader
 
 
@@ -44,7 +47,7 @@ def make_workers(
 def _worker(
     definition: ModelDefinition, settings: ModelSettings, load: ModelLoader | None, loop: LoopSide
 ) -> Worker:
-    """Return one worker, a thread of this process or a child process. Reactor thread."""
+    """Return one worker: a thread, a child process, or an actor of Ray. Reactor thread."""
     spec = definition.spec
     options = WorkerOptions(
         f"batcher-{spec.name}/{spec.version}",
@@ -52,6 +55,14 @@ def _worker(
         settings.watchdog_s,
         settings.load_timeout_s,
     )
+    if settings.worker == "ray" and load is None:
+        # The memory of a load is that of its node, and nobody here need wait for a turn.
+        alone = loop._replace(turns=LoadTurns(1))
+        cluster = RayCluster(settings.on_ray)
+        prepare, call = Prepare(definition, settings), loop.call_from_thread
+        # A spare would keep a core or a GPU from whoever else is on the cluster.
+        options = options._replace(keeps_spare=False)
+        return ProcessWorker(alone, options, partial(ActorChild, options, cluster, prepare, call))
     is_apart = settings.worker == "process" or definition.format in IN_OWN_PROCESS
     if is_apart and load is None:
         make_child = partial(ChildThread, options.name, definition, settings, loop.call_from_thread)

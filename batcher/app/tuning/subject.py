@@ -73,7 +73,7 @@ def find_subject(name: str, settings: ServerSettings, base: Path) -> Subject:
     """
     folders = find_and_fetch(settings, base).folders
     found = newest_version(name, folders)
-    instances = sum(settings_for(folder, settings).instances for folder in folders)
+    instances = sum(settings_for(folder, settings).local_instances for folder in folders)
     present = share_threads(settings_for(found, settings), instances)
     server = {key: value for key in KEPT if (value := getattr(settings, key)) is not None}
     return Subject(found, present, _place(found), server)

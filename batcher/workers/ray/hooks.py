@@ -1,0 +1,46 @@
+"""Calls of hooks that an actor runs, as many at once as the pool has threads for."""
+
+from __future__ import annotations
+
+from batcher.core.ragged import copied
+from batcher.errors import WorkerLost
+from batcher.models.model_errors import model_error
+from batcher.workers.process.described_error import DescribedError, rebuild_error
+from batcher.workers.process.messages import PREPROCESS, HookDone, RunHook
+from batcher.workers.ray.cluster import Actor
+from batcher.workers.ray.messages import HOOKS
+
+
+class ActorHooks:
+    """The hooks of one actor."""
+
+    def __init__(self, actor: Actor) -> None:
+        """Have `actor` run the hooks of its model. Child thread."""
+        self._actor = actor
+        self._ended = False
+
+    def end(self) -> None:
+        """Send no more calls: the actor has ended, or is about to. Child thread."""
+        self._ended = True
+
+    def run(self, task: RunHook) -> HookDone:
+        """Have the actor run `task`, and return what its hook has made.
+
+        Raises:
+            BatcherError: what the hook raised, or WorkerLost: the actor has ended.
+
+        Pool thread.
+        """
+        lost = "the worker that runs the model's hooks was lost"
+        if self._ended:
+            # The model has run before `postprocess`, and no client shall have it run again.
+            raise WorkerLost(lost, task.hook != PREPROCESS)
+        try:
+            answer = self._actor.call("run_hook", task, group=HOOKS).result()
+        except Exception as err:
+            raise WorkerLost(lost, begun=True) from err
+        if isinstance(answer, DescribedError):
+            raise model_error(rebuild_error(answer))
+        assert isinstance(answer, HookDone)
+        # The object store is small, and what is read from it stays there.
+        return answer._replace(values={name: copied(each) for name, each in answer.values.items()})

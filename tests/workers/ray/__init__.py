@@ -1,0 +1,1 @@
+"""Workers on Ray, with a cluster in memory."""
