@@ -57,6 +57,9 @@ class FakeRegistry(Peer):
         """Lose everything, as by a restart."""
         raise NotImplementedError
 
+    def spoil(self) -> None:
+        """List something beside the servers that is none, if this registry takes that."""
+
 
 def said(document: Any, status: int = 200) -> HttpResponse:
     body = document.encode() if isinstance(document, str) else json.dumps(document).encode()
@@ -98,6 +101,11 @@ class FakeConsul(FakeRegistry):
         assert path.startswith("/v1/health/service/"), path
         return said([self._entry(each) for each in self.services.values() if self._passes(each)])
 
+    def spoil(self) -> None:
+        for name, meta in (("odd", {"models": "{"}), ("odder", "text")):
+            self.services[name] = {"ID": name, "Address": "h", "Port": 1, "Meta": meta}
+            self.passes_until[name] = 1e9
+
     def _passes(self, service: dict[str, Any]) -> bool:
         return self.clock.seconds() < self.passes_until.get(service["ID"], 0)
 
@@ -130,6 +138,11 @@ class FakeEtcd(FakeRegistry):
             return said({"error": "etcdserver: invalid auth token", "code": 16}, 401)
         call: Callable[[Any], Any] = getattr(self, path.removeprefix("/v3/").replace("/", "_"))
         return said(call(asked))
+
+    def spoil(self) -> None:
+        self.ends["odd"] = (1e9, 1e9)
+        for number, value in enumerate(("", "e30=", "W10=", "?")):
+            self.keys[f"/batcher/{number}"] = (value, "odd")
 
     def lease_grant(self, asked: Any) -> Any:
         lease, ttl = str(7587 + len(self.seen)), float(asked["TTL"])

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from batcher.client.errors import InferenceFailed
 from batcher.client.listed_server import ListedServer
 from batcher.client.registries.http_calls import HttpCalls
+from batcher.client.registries.records import readable
 from batcher.client.registries.registry import PERIOD_S
 from batcher.client.server_address import checked_address
 from batcher.codecs.formats.json_text import from_json, to_json
@@ -43,7 +44,7 @@ class Consul:
     def servers(self) -> list[ListedServer]:
         """Return the services whose checks pass."""
         path = f"/v1/health/service/{quote(self._service, safe='')}?passing=true"
-        return [_server(entry) for entry in self._http.ask("GET", path)]
+        return readable(self._http.ask("GET", path), _server)
 
     def announce(self, server: ListedServer, ttl_s: float) -> None:
         """Register the service if the agent does not have it, and tell its health."""

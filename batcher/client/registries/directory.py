@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from batcher.client.listed_server import ListedServer
 from batcher.client.registries.http_calls import HttpCalls
-from batcher.client.registries.records import id_of, members_of, server_of
+from batcher.client.registries.records import id_of, members_of, readable, server_of
 from batcher.client.registries.registry import PERIOD_S
 from batcher.core.registry_address import RegistryAddress
 
@@ -26,7 +26,7 @@ class Directory:
 
     def servers(self) -> list[ListedServer]:
         """Return the servers whose time is not over."""
-        return [server_of(each) for each in self._http.ask("GET", self._path)["servers"]]
+        return readable(self._http.ask("GET", self._path)["servers"], server_of)
 
     def announce(self, server: ListedServer, ttl_s: float) -> None:
         """Put the entry anew."""

@@ -14,7 +14,7 @@ from typing import Any
 from batcher.client.errors import InferenceFailed
 from batcher.client.listed_server import ListedServer
 from batcher.client.registries.http_calls import HttpCalls
-from batcher.client.registries.records import id_of, read_record, record_of
+from batcher.client.registries.records import id_of, read_record, readable, record_of
 from batcher.client.registries.registry import PERIOD_S
 from batcher.core.registry_address import RegistryAddress
 
@@ -41,7 +41,7 @@ class Etcd:
         """Return the servers below the service's name."""
         end = self._prefix[:-1] + "0"  # the character after the slash
         found = self._ask("kv/range", {"key": _coded(self._prefix), "range_end": _coded(end)})
-        return [read_record(b64decode(each["value"])) for each in found.get("kvs", [])]
+        return readable(found.get("kvs", []), lambda each: read_record(b64decode(each["value"])))
 
     def announce(self, server: ListedServer, ttl_s: float) -> None:
         """Keep the lease, or take another one, and put the key if it is not there as it is."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from batcher.client.errors import MalformedAnswer
 from batcher.client.listed_server import ListedServer
 from batcher.codecs.formats.json_text import from_json, to_json
 from batcher.errors import BatcherError
+
+Entry = TypeVar("Entry")
 
 
 def members_of(server: ListedServer) -> dict[str, object]:
@@ -19,6 +24,21 @@ def members_of(server: ListedServer) -> dict[str, object]:
 def record_of(server: ListedServer) -> bytes:
     """Return the record of a server."""
     return to_json(members_of(server))
+
+
+def readable(entries: Iterable[Entry], read: Callable[[Entry], ListedServer]) -> list[ListedServer]:
+    """Return the servers of `entries`, as `read` reads them.
+
+    Entries that cannot be read are left out: one that somebody else has put there must not hide
+    all others.
+    """
+    found = []
+    for entry in entries:
+        with suppress(
+            BatcherError, MalformedAnswer, AttributeError, LookupError, TypeError, ValueError
+        ):
+            found.append(read(entry))
+    return found
 
 
 def read_record(record: bytes) -> ListedServer:

@@ -65,12 +65,13 @@ def registry_of(address: RegistryAddress) -> Registry:
             import_module(f"batcher.client.registries.{module}"), name
         )
     except ModuleNotFoundError as err:
-        if err.name not in _EXTRAS:
+        library = (err.name or "").partition(".")[0]
+        if library not in _EXTRAS:
             raise
-        what, extra = _EXTRAS[err.name]
+        what, extra = _EXTRAS[library]
         raise ModuleNotFoundError(
             f"{what}: expected the extra `{extra}` (pip install 'batcher-inference[{extra}]', or "
-            f"'batcher-inference-client[{extra}]'); got no {err.name}",
+            f"'batcher-inference-client[{extra}]'); got no {library}",
             name=err.name,
         ) from err
     registry: Registry = made(address)

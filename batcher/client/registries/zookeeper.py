@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from typing import Any
 
 from kazoo.client import KazooClient
@@ -16,7 +17,7 @@ from kazoo.exceptions import NoNodeError
 from kazoo.security import CREATOR_ALL_ACL, READ_ACL_UNSAFE
 
 from batcher.client.listed_server import ListedServer
-from batcher.client.registries.records import id_of, read_record, record_of
+from batcher.client.registries.records import id_of, read_record, readable, record_of
 from batcher.client.registries.registry import PERIOD_S
 from batcher.core.registry_address import RegistryAddress
 
@@ -58,13 +59,11 @@ class ZooKeeper:
         except NoNodeError:
             return []
         reads = [client.get_async(f"{self._path}/{name}") for name in names]
-        found = []
+        records = []
         for read in reads:
-            try:
-                found.append(read_record(_answer(read)[0]))
-            except NoNodeError:  # gone since
-                continue
-        return found
+            with suppress(NoNodeError):  # gone since
+                records.append(_answer(read)[0])
+        return readable(records, read_record)
 
     def announce(self, server: ListedServer, ttl_s: float) -> None:
         """Make the node, or make it anew where another session has it, or write into it."""
@@ -75,7 +74,7 @@ class ZooKeeper:
             _answer(client.delete_async(self._node))  # of this server's last run
             found = None
         if found is None:
-            _answer(client.ensure_path_async(self._path))
+            _answer(client.ensure_path_async(self._path, self._acl))
             _answer(client.create_async(self._node, record, acl=self._acl, ephemeral=True))
         elif record != self._record:
             _answer(client.set_async(self._node, record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -98,6 +99,13 @@ def test_a_registry_that_has_forgotten_all_is_told_again(world: World) -> None:
     assert client.servers() == [ONE]
 
 
+def test_an_entry_that_is_no_server_hides_no_other(world: World) -> None:
+    server, client = world.registry(), world.registry()
+    server.announce(ONE, TTL_S)
+    world.fake.spoil()
+    assert client.servers() == [ONE]
+
+
 @pytest.mark.parametrize("away", [Refuse, Lose, Hang])
 def test_a_registry_that_is_away_is_an_error_and_never_a_secret(
     world: World, away: type[Exception]
@@ -129,3 +137,19 @@ def test_whoever_does_not_know_the_secret_gets_nothing(world: World) -> None:
         with pytest.raises(ClientFailure) as failed:
             call()
         assert "guessed" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "library", "extra"),
+    [("zk://here", "kazoo", "zookeeper"), ("srv://here.example", "dns", "dns")],
+)
+def test_what_is_not_installed_is_named_with_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, address: str, library: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    for name in [name for name in sys.modules if name.startswith(f"{library}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for module in ("zookeeper", "dns_srv"):
+        monkeypatch.delitem(sys.modules, f"batcher.client.registries.{module}", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=rf"batcher-inference-client\[{extra}\]"):
+        registry_of(registry_address(address))
