@@ -230,17 +230,26 @@ def advertised(settings: ServerSettings, registry: RegistryAddress, port: str) -
     """Return where clients find the server, which listens at `port`. A thread of its own.
 
     Raises:
-        ConfigError: it listens on no port.
+        ConfigError: clients cannot find it there.
     """
     if settings.advertise is not None:
         return settings.advertise
     parts = urlsplit(port)
-    if parts.scheme not in ("http", "https"):
-        raise ConfigError(f"advertise: expected an address, since the server listens on {port!r}")
-    if parts.hostname not in ("0.0.0.0", "::"):
+    host = parts.hostname or ""
+    is_local = all(_is_loopback(each) for each, _ in registry.hosts)
+    if parts.scheme not in ("http", "https") or (_is_loopback(host) and not is_local):
+        raise ConfigError(
+            "advertise, host: expected an address that clients on other machines reach; got "
+            f"{port!r}, where the server listens"
+        )
+    if host not in ("0.0.0.0", "::"):
         return port
     host = own_address(registry)
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port}"
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def own_address(registry: RegistryAddress) -> str:

@@ -227,7 +227,10 @@ def test_a_server_that_listens_on_all_addresses_is_listed_by_one(port: str, expe
     assert advertised(load_settings(None, {}), registry, port) == expected
 
 
-def test_a_server_on_a_unix_socket_alone_needs_an_address_to_be_listed_by() -> None:
-    registry = registry_address("consul://127.0.0.1/batcher")
-    with pytest.raises(ConfigError, match="advertise: expected an address"):
-        advertised(load_settings(None, {}), registry, "unix:/run/batcher.sock")
+@pytest.mark.parametrize(
+    "port", ["unix:/run/batcher.sock", "http://127.0.0.1:80", "http://[::1]:80"]
+)
+def test_a_server_that_others_do_not_reach_is_not_listed_for_them(port: str) -> None:
+    elsewhere = registry_address("etcd://127.0.0.1,10.0.0.9/batcher")
+    with pytest.raises(ConfigError, match="advertise, host: expected an address that clients"):
+        advertised(load_settings(None, {}), elsewhere, port)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
 import pytest
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from batcher.client import AsyncClient, Client, NotConnected, TwistedClient
+from batcher.client import (
+    AsyncClient,
+    Client,
+    ClientClosed,
+    DeadlineExceeded,
+    NotConnected,
+    TwistedClient,
+    balancer,
+    several,
+    twisted_calls,
+)
+from batcher.client.listed_server import ListedServer, listed
+from tests.support.client_forms import JumpingLoop
 from tests.support.oip_peer import Peer, Refuse, doubled, refused
-from tests.support.several_peers import ask
+from tests.support.several_peers import CrossingClock, ask
 
 __all__ = ["ask"]
 ROW = np.ones((1, 4), "<f4")
@@ -67,3 +81,78 @@ def test_a_list_is_checked_when_the_client_is_made(address: Any, reason: str) ->
 def test_a_connection_of_the_callers_own_is_to_one_server() -> None:
     with pytest.raises(ValueError, match="expected none for several servers"):
         Client(ADDRESSES, connect=lambda _: None)  # type: ignore[arg-type, return-value]  # unused
+
+
+class Registry:
+    """A registry that fails as often as it is told to, and lists both servers then."""
+
+    place = "consul://here"
+    period_s = 1000.0
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.asked = 0
+
+    def servers(self) -> list[ListedServer]:
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise OSError("it is down")
+        return listed(ADDRESSES)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_the_first_call_waits_for_the_list(
+    ask: Any, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    registry = Registry(failures)
+    monkeypatch.setattr(several, "registry_of", lambda _: registry)
+    result, took = ask({name: Peer(doubled) for name in "ab"}, "consul://here", infer)
+    assert result.outputs["y"][0, 0] == 2
+    assert registry.asked == failures + 1
+    assert (took == 0) == (failures == 0)
+
+
+def test_a_registry_that_stays_away_ends_the_first_call_with_its_reason(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(several, "registry_of", lambda _: Registry(99))
+    result, _ = ask({}, "consul://here", infer)
+    assert isinstance(result, NotConnected)
+    assert str(result) == "expected servers from consul://here; got none: it is down"
+
+
+def test_a_list_that_never_comes_ends_a_call_on_time_and_a_close_ends_it_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs: list[Any] = []
+    monkeypatch.setattr(several, "registry_of", lambda _: Registry(0))
+    monkeypatch.setattr(balancer, "start_daemon", jobs.append)
+    client = Client("consul://here")
+    with pytest.raises(DeadlineExceeded):
+        client.infer("m", {"x": ROW}, timeout=1e-3)
+
+    async def main() -> None:
+        client = AsyncClient("consul://here")
+        with pytest.raises(DeadlineExceeded):
+            await client.infer("m", {"x": ROW}, timeout=1)
+        call = asyncio.ensure_future(client.infer("m", {"x": ROW}))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(ClientClosed):
+            await call
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(main())
+    monkeypatch.setattr(twisted_calls, "_endpoint", lambda *_: None)
+    clock = CrossingClock()
+    twisted = TwistedClient(clock, "consul://here")
+    failed: list[Any] = []
+    twisted.infer("m", {"x": ROW}, timeout=1).addErrback(failed.append)
+    clock.advance(1)
+    twisted.infer("m", {"x": ROW}).addErrback(failed.append)
+    twisted.close()
+    assert [each.type for each in failed] == [DeadlineExceeded, CancelledError]
+    assert not clock.getDelayedCalls()
