@@ -10,7 +10,8 @@ renews and ends all of them together:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,7 @@ from batcher.frontends.web.front import Front
 from batcher.frontends.web.klein_app import klein_site
 from batcher.frontends.web.limits import Limits
 from batcher.frontends.web.listening.twisted_ports import Listen, twisted_listen
+from batcher.serving.metrics import ServerMetrics
 from batcher.serving.monitoring.server_weight import ServerWeight
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
@@ -43,6 +45,20 @@ from batcher.serving.server import ModelServer
 if TYPE_CHECKING:
     from batcher.frontends.grpc.front import RpcFront
     from batcher.frontends.zeromq.front import ZeromqFront
+
+
+class Ways(NamedTuple):
+    """How clients come in by HTTP.
+
+    Attributes:
+        listen: lets the front take connections.
+        front: makes what has all connections, of the arguments of `Front`.
+        sockets: opens the ports, or returns such as are open already.
+    """
+
+    listen: Listen
+    front: Callable[[Router, Any, Limits, Any, ServerMetrics], Front] = Front
+    sockets: Callable[[ServerSettings, Path], list[socket.socket]] = open_sockets
 
 
 class Answering(NamedTuple):
@@ -87,7 +103,7 @@ class Frontends:
         settings: ServerSettings,
         base: Path,
         reactor: Any,
-        listen: Listen | None,
+        ways: Ways | None,
         write_access_line: WriteLine | None,
         jobs: ServerJobs | None = None,
     ) -> None:
@@ -98,11 +114,11 @@ class Frontends:
         self._settings, self._jobs = settings, jobs
         self._base = base.absolute()  # a model may change the working directory
         self._reactor = reactor
-        self._listen = listen or twisted_listen(reactor)
+        self._ways = ways or Ways(twisted_listen(reactor))
         self._write_access_line = write_access_line
         log_line, named = self._line_writer(settings), partial(model_named, server)
         self._answer_log = AnswerLog(reactor, server.metrics, log_line, named)
-        self.front = Front(*self.answering(settings), reactor, server.metrics)
+        self.front = self._ways.front(*self.answering(settings), reactor, server.metrics)
         # Bound once: every way back from a worker goes through this method.
         self.burst = self.front.burst
 
@@ -173,7 +189,7 @@ class Frontends:
     def _open_http(self, tls: Tls | None) -> Deferred[Listening]:
         self._check_open()
         checks = self._open_checks()
-        listeners = open_sockets(self._settings, self._base)
+        listeners = self._ways.sockets(self._settings, self._base)
         addresses = [address_of(listener, tls is not None) for listener in listeners]
         others = [each for each in (self._grpc, self._zeromq) if each is not None]
         addresses += [each.address for each in others]
@@ -181,7 +197,7 @@ class Frontends:
         bound = [address for each in others for address in each.bound]
         self._bound = (*map(bound_address, listeners), *bound, *checks)
         keep_from_forks(addresses=self._bound)
-        return self._listen(self.front, listeners, tls)
+        return self._ways.listen(self.front, listeners, tls)
 
     def _open_checks(self) -> tuple[int, ...]:
         """Tell the weight to whoever asks, if there is a port for it; return that port."""

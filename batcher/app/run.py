@@ -14,23 +14,20 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvloop
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ReactorNotRunning
-from twisted.internet.main import installReactor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.app.access_log import AccessLog
 from batcher.app.heap_trim import HeapTrim, heap_trimmer, resident_bytes
 from batcher.app.log_lines import begin_logging
+from batcher.app.loop import ServerReactor, call_from_thread, install_reactor, tick
 from batcher.app.outputs.standard import StandardOutputs
 from batcher.app.process_settings import (
     leave_libraries,
@@ -44,7 +41,6 @@ from batcher.batching import scheduler
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.core.forks import keep_from_forks
-from batcher.core.standstill import TICK_S, Standstill
 from batcher.frontends.endpoints.answer_log import WriteLine
 from batcher.frontends.listening.asyncio_ports import LoopPorts
 from batcher.frontends.listening.sockets import Listening
@@ -54,6 +50,8 @@ from batcher.frontends.web.tls_connection import TlsConnection
 from batcher.workers.started_processes import kill_started_processes
 
 if TYPE_CHECKING:
+    from batcher.app.frontends import Ways
+    from batcher.app.fronts.places import Places
     from batcher.app.service import BatcherService
     from batcher.frontends.web.front import Front
 
@@ -76,21 +74,6 @@ class StartObserver(Protocol):
         """Hear why the server could not start; it has stopped."""
 
 
-class ServerReactor(AsyncioSelectorReactor):
-    """Twisted's asyncio reactor, which a second SIGTERM or SIGINT does not disturb.
-
-    Attributes:
-        stood_still: tells for how many seconds the loop has stood still.
-    """
-
-    stood_still: Callable[[], float]
-
-    def stop(self) -> None:
-        """Begin to stop; does nothing if that has begun."""
-        with suppress(ReactorNotRunning):
-            super().stop()  # type: ignore[no-untyped-call]  # Twisted's has no annotations
-
-
 def run_server(settings: ServerSettings, base: Path, observer: StartObserver, read: Read) -> int:
     """Serve until a signal ends the server, and return the exit status. Main thread.
 
@@ -100,10 +83,26 @@ def run_server(settings: ServerSettings, base: Path, observer: StartObserver, re
         observer: hears how the start goes.
         read: reads the settings anew at each SIGHUP, from the sources that `settings` came from.
     """
+    if not settings.fronts:
+        return _run_engine(settings, base, observer, read)
+    # Here: a server without fronts does not wait for this import.
+    from batcher.app.fronts.starting import run_with_fronts
+
+    return run_with_fronts(settings, base, observer, read, _run_engine)
+
+
+def _run_engine(
+    settings: ServerSettings,
+    base: Path,
+    observer: StartObserver,
+    read: Read,
+    places: Places | None = None,
+) -> int:
+    """Serve as `run_server` does, in this process; fronts have the connections if `places` is."""
     outputs = StandardOutputs()
     outputs.begin()
     try:
-        return _serve(settings, base, observer, read, outputs)
+        return _serve(settings, base, observer, read, outputs, places)
     except Exception:
         _log.failure("the server ended by an error of its own")
         return 1
@@ -117,20 +116,20 @@ def _serve(
     observer: StartObserver,
     read: Read,
     outputs: StandardOutputs,
+    places: Places | None,
 ) -> int:
-    """Serve as `run_server` does, with outputs that nobody waits for. Main thread."""
+    """Serve as `_run_engine` does, with outputs that nobody waits for. Main thread."""
     loop = uvloop.new_event_loop()
     reactor = install_reactor(loop)
     begin_logging(settings.log_format, all_of_process=True)
     outputs.watch(loop)
-    backend = getattr(loop, "_get_backend_id", None)  # of uvloop: the descriptor of its epoll
-    keep_from_forks(descriptors=(backend(),) if backend is not None else ())
-    _tick(loop, reactor)
+    _keep_loop_from_forks(loop)
+    tick(loop, reactor)
     set_process(settings)
     reload_on_hangup(reactor, lambda: _reload(service, read))
     _hint_if_not_compiled()
     access_log = AccessLog(loop)
-    service = make_service(settings, base, loop, reactor, observer.progress, access_log.write)
+    service = _service(places, settings, base, loop, reactor, observer.progress, access_log.write)
     service.server.metrics.dropped_by_outputs = outputs.dropped
     _give_memory_back(reactor, service)
     status = _run(reactor, service, observer)
@@ -138,21 +137,13 @@ def _serve(
     return status
 
 
-def install_reactor(loop: asyncio.AbstractEventLoop) -> ServerReactor:
-    """Install the reactor on `loop`, which becomes that of this thread, and return it."""
-    asyncio.set_event_loop(loop)
-    reactor = ServerReactor(loop)
-    # Not the system's clock: when that is set back, timers ring late, and set forward, all at once.
-    reactor.seconds = monotonic
-    reactor.stood_still = Standstill(monotonic).stood_still
-    installReactor(reactor)
-    return reactor
+def _service(places: Places | None, *parts: Any) -> BatcherService:
+    return make_service(*parts) if places is None else make_engine(places, *parts)
 
 
-def _tick(loop: asyncio.AbstractEventLoop, reactor: ServerReactor) -> None:
-    """Look at the clock, now and every `TICK_S`."""
-    reactor.stood_still()
-    loop.call_later(TICK_S, _tick, loop, reactor)
+def _keep_loop_from_forks(loop: asyncio.AbstractEventLoop) -> None:
+    backend = getattr(loop, "_get_backend_id", None)  # of uvloop: the descriptor of its epoll
+    keep_from_forks(descriptors=(backend(),) if backend is not None else ())
 
 
 def _hint_if_not_compiled() -> None:
@@ -170,28 +161,43 @@ def make_service(
     reactor: AsyncioSelectorReactor,
     progress: Callable[[str, str], None] = lambda title, text: None,
     write_access_line: WriteLine | None = None,
+    ways: Ways | None = None,
 ) -> BatcherService:
-    """Return a server that listens by `loop`; nothing starts. Any thread."""
-    # Here, since it imports Klein, which needs the reactor to be chosen.
+    """Return a server that listens by `loop`, or by `ways`; nothing starts. Any thread."""
+    # Here, since they import Klein, which needs the reactor to be chosen.
+    from batcher.app.frontends import Ways
     from batcher.app.service import BatcherService
 
     return BatcherService(
         settings,
         base,
         reactor,
-        call_from_thread=partial(_call_from_thread, loop),
+        call_from_thread=partial(call_from_thread, loop),
         call_soon=loop.call_soon,
-        listen=_loop_listen(loop),
+        ways=ways or Ways(_loop_listen(loop)),
         progress=progress,
         write_access_line=write_access_line,
     )
 
 
-def _call_from_thread(
-    loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: object
-) -> None:
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(function, *arguments)
+def make_engine(
+    places: Places,
+    settings: ServerSettings,
+    base: Path,
+    loop: asyncio.AbstractEventLoop,
+    reactor: ServerReactor,
+    *parts: Any,
+) -> BatcherService:
+    """Return a server whose connections are those of fronts; arguments as of `make_service`."""
+    from batcher.app.fronts.engine_front import EngineFront, engine_ways
+
+    ways = engine_ways(loop, places, reactor.stop)
+    service = make_service(settings, base, loop, reactor, *parts, ways=ways)
+    front = service.front
+    assert isinstance(front, EngineFront), "the ways made it"
+    front.attach(service.server, lambda: service.settings, loop.call_soon)
+    service.ready.addCallback(lambda _: places.note_ready())
+    return service
 
 
 def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: StartObserver) -> int:

@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from batcher.app.log_lines import begin_logging
-from batcher.app.run import install_reactor, make_service
+from batcher.app.loop import install_reactor
+from batcher.app.run import make_service
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings

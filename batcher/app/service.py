@@ -31,7 +31,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from batcher.app.frontends import Answering, Frontends
+from batcher.app.frontends import Answering, Frontends, Ways
 from batcher.app.jobs.server_jobs import ServerJobs, make_jobs
 from batcher.app.registering import listing_of
 from batcher.app.reloading import Read, Reloads
@@ -44,7 +44,6 @@ from batcher.core.waiters import Waiters
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ReloadRefused
 from batcher.frontends.endpoints.answer_log import WriteLine
 from batcher.frontends.web.front import Front
-from batcher.frontends.web.listening.twisted_ports import Listen
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.repository.rollout import Rollout
 from batcher.serving.server import ModelServer
@@ -88,10 +87,10 @@ class BatcherService(MultiService):
         settings: the whole configuration.
         base: folder that relative paths in the settings start from; made absolute at once, since a
             model may change the working directory.
-        reactor: the program's reactor, for time, threads and, without `listen`, ports.
+        reactor: the program's reactor, for time, threads and, without `ways`, ports.
         call_from_thread: a cheaper way back from threads than the reactor's own.
         call_soon: a cheaper way to call in the next turn of the loop than a timer of no delay.
-        listen: a faster way to listen than the reactor's own.
+        ways: faster ways to listen than the reactor's own.
         progress: called with a model's title and with what is being done with that model.
         write_access_line: called with each line of the access log.
 
@@ -115,7 +114,7 @@ class BatcherService(MultiService):
         *,
         call_from_thread: CallFromThread | None = None,
         call_soon: Callable[..., object] | None = None,
-        listen: Listen | None = None,
+        ways: Ways | None = None,
         progress: Callable[[str, str], None] = lambda title, text: None,
         write_access_line: WriteLine | None = None,
     ) -> None:
@@ -130,7 +129,7 @@ class BatcherService(MultiService):
         self._reloads = Reloads(self._change, self.server.metrics)
         self._jobs = make_jobs(settings, base, self.server)
         self._listing = listing_of(settings, self.server, cross)
-        parts = (self.server, self.repository, settings, base, reactor, listen)
+        parts = (self.server, self.repository, settings, base, reactor, ways)
         self._frontends = Frontends(*parts, write_access_line, self._jobs)
 
     @property

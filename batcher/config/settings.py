@@ -63,6 +63,9 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 MAX_PILLOW_PIXELS = 178_956_970
 """Pixels of a picture beyond which Pillow itself refuses to decode."""
 
+MAX_FRONTS = 64
+"""Processes that take connections: one engine is the bottleneck long before."""
+
 
 class ServerSettings(Section):
     """All of `config.yaml`.
@@ -75,6 +78,8 @@ class ServerSettings(Section):
         unix_socket_mode: permissions of that socket's file, in octal digits.
         reuse_port: whether several servers may listen on the same port; the kernel then shares the
             connections among them.
+        fronts: processes that take connections of HTTP, decode and encode, beside the process that
+            holds the models; 0 has that process do it all. Programs that hold a server have none.
         tls_certificate: PEM file with the server's certificate and the certificates above it in its
             chain, for HTTPS; relative to the configuration file.
         tls_key: PEM file with the certificate's key; None if the certificate's file holds the key.
@@ -180,6 +185,7 @@ class ServerSettings(Section):
     unix_socket: AtStart[str | None] = None
     unix_socket_mode: AtStart[FileMode] = "0660"
     reuse_port: AtStart[bool] = False
+    fronts: AtStart[Annotated[Integer, Field(ge=0, le=MAX_FRONTS)]] = 0
     tls_certificate: AtStart[str | None] = None
     tls_key: AtStart[str | None] = None
     model_repository: Live[Repositories] = "models"

@@ -22,6 +22,7 @@ OTHERS = {
     "unix_socket_mode": '"0600"',
     "log_format": "json",
     "reuse_port": "true",
+    "fronts": "2",
     "tls_certificate": "a.pem",
     "tls_key": "a.key",
     "state_folder": "elsewhere",

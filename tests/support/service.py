@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, succeed
 
+from batcher.app.frontends import Ways
 from batcher.app.service import BatcherService
 from batcher.config.settings import ServerSettings, load_settings
 from batcher.frontends.listening.tls import Tls
@@ -64,7 +65,7 @@ class MemoryService:
             load_settings(self._path, {}),
             base,
             reactor,
-            listen=lambda *_: succeed(self.ports),
+            ways=Ways(lambda *_: succeed(self.ports)),
             write_access_line=self.lines.append,
         )
         self.server = self.service.server

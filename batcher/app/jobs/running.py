@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from batcher.app.jobs.opening import Opened
 from batcher.app.jobs.screen import JobScreen
-from batcher.app.run import install_reactor
+from batcher.app.loop import install_reactor
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array
 from batcher.serving.jobs.answering import Answering

@@ -1,0 +1,1 @@
+"""Several processes that take connections, and one that holds the models."""

@@ -1,0 +1,311 @@
+"""A front: a process that takes connections, decodes, asks the engine, and encodes.
+
+It goes by what the engine says: the settings first, then the models, later the changes of both, and
+at the end what to close. Signals are the engine's matter; a front that gets one lives on.
+
+    connect --> SETTINGS: ports open --> … --> CLOSE --> DRAIN --> STOP
+       ^                                 |
+       `----------- the engine is gone --'   meanwhile every request is answered with 503
+
+A front ends when both the engine and the process that has started it are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import uvloop
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from batcher.app.fronts.places import Places
+from batcher.app.heap_trim import HeapTrim, heap_trimmer, resident_bytes
+from batcher.app.log_lines import begin_logging
+from batcher.app.loop import ServerReactor, call_from_thread, install_reactor, tick
+from batcher.app.outputs.standard import StandardOutputs
+from batcher.app.process_settings import leave_libraries, set_collector, set_process
+from batcher.config.settings import ServerSettings
+from batcher.core.systemd_sockets import SYSTEMD_DESCRIPTORS
+from batcher.frontends.endpoints.answer_log import AnswerLog
+from batcher.frontends.endpoints.cors import Cors
+from batcher.frontends.endpoints.disclosure import disclosure_of
+from batcher.frontends.endpoints.engine import Engine, ModelControl
+from batcher.frontends.endpoints.routing import Router
+from batcher.frontends.endpoints.table import routes
+from batcher.frontends.link import messages
+from batcher.frontends.link.asking import EngineLink, RemoteEngine
+from batcher.frontends.link.channel import Channel
+from batcher.frontends.link.counts import COUNTS_INTERVAL_S, take_counts
+from batcher.frontends.link.frames import Message
+from batcher.frontends.link.routes import front_routes
+from batcher.frontends.listening.asyncio_ports import LoopPorts
+from batcher.frontends.listening.tls import tls_files
+from batcher.frontends.web.limits import Limits
+from batcher.serving.metrics import ServerMetrics
+from batcher.serving.references.fetcher import InputFetcher
+from batcher.workers.pools import Pools, make_pools
+from batcher.workers.shared_memory.region import mapped, sealed_file
+
+if TYPE_CHECKING:
+    from batcher.frontends.web.front import Front
+
+_log = Logger()
+
+REGION_BYTES = 64 << 20
+"""Bytes of shared memory in each direction: a hundred pictures as arrays. Only what is in use takes
+memory. What does not fit goes through the socket, more slowly.
+"""
+
+RECONNECT_S = 0.05
+"""Seconds before the next attempt to reach an engine for which too many fronts wait."""
+
+
+def run_front(settings: ServerSettings, base: Path, places: Places, number: int) -> int:
+    """Be the front `number` until the server ends; return the exit status. Main thread."""
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    outputs = StandardOutputs()
+    outputs.begin()
+    try:
+        loop = uvloop.new_event_loop()
+        reactor = install_reactor(loop)
+        begin_logging(settings.log_format, all_of_process=True)
+        outputs.watch(loop)
+        tick(loop, reactor)
+        set_process(settings)
+        leave_libraries()
+        reactor.callWhenRunning(FrontProgram(loop, reactor, base, places, number).start)
+        reactor.run(installSignalHandlers=False)
+        return 0
+    finally:
+        outputs.end()
+
+
+class FrontProgram:
+    """The parts of a front and their wiring. Reactor thread."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        reactor: ServerReactor,
+        base: Path,
+        places: Places,
+        number: int,
+    ) -> None:
+        """Wire what does not depend on settings; `start` begins."""
+        self._metrics = ServerMetrics()
+        self._loop, self._reactor, self._base = loop, reactor, base
+        self._places, self._listeners = places, places.listeners[number]
+        self._link = EngineLink(self._hear, self._run_on_disk)
+        self._is_connected = self._is_orphan = False
+        self._channel: Channel
+        self._settings: ServerSettings
+        self._pools: Pools
+        self._engine: RemoteEngine
+        self._answer_log: AnswerLog
+        self._front: Front | None = None
+        self._ports: LoopPorts | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self) -> None:
+        """Connect with the engine, and see when the server ends."""
+        self._loop.add_reader(self._places.alive, self._orphaned)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Pass the engine new memory: nobody else can have a view of it."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        files = [sealed_file(REGION_BYTES), sealed_file(REGION_BYTES)]
+        connection.setblocking(False)
+        try:
+            connection.connect(self._places.link_name)
+            socket.send_fds(connection, [self._places.secret], files)
+        except OSError:
+            connection.close()
+            self._loop.call_later(RECONNECT_S, self._connect)
+            return
+        finally:
+            outgoing, incoming = (mapped(file) for file in files)
+        channel = Channel(outgoing, incoming, self._loop.call_soon, self._burst)
+        channel.peer = self
+        protocol: Any = channel  # by its methods
+        made = self._loop.create_unix_connection(lambda: protocol, sock=connection)
+        task = self._loop.create_task(made)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._channel = channel
+
+    def _burst(self, function: Callable[..., object], *arguments: object) -> None:
+        if self._front is None:
+            function(*arguments)
+        else:
+            self._front.burst(function, *arguments)
+
+    # What the channel tells.
+
+    def take(self, message: Message) -> None:
+        """Hear one message of the engine."""
+        self._link.take(message)
+
+    def lost(self) -> None:
+        """Fail what waits for the engine, which is gone, and wait for the next one."""
+        self._is_connected = False
+        if self._front is not None:
+            self._engine.forget()
+        self._burst(self._link.lost)
+        if self._is_orphan:
+            self._reactor.stop()
+        else:
+            self._connect()
+
+    def _hear(self, message: Message) -> None:
+        match message[0]:
+            case messages.SETTINGS:
+                self._follow(pickle.loads(message[1]))
+            case messages.MODELS:
+                self._engine.follow(message)
+            case messages.CLOSE:
+                self._close_ports()
+            case messages.DRAIN:
+                self._drained(self._opened_front.drain())
+            case messages.STOP:
+                self._drained(self._opened_front.stop())
+            case messages.TLS:
+                self._renew_tls()
+
+    def _orphaned(self) -> None:
+        self._loop.remove_reader(self._places.alive)
+        self._is_orphan = True
+        if not self._is_connected:
+            self._reactor.stop()
+
+    # Settings.
+
+    def _follow(self, settings: ServerSettings) -> None:
+        """Go by `settings`; the first ones open the ports."""
+        self._settings = settings
+        if self._front is None:
+            self._make(settings)
+            self._open()
+        else:
+            self._engine.fetcher.follow(settings)
+            self._front.renew(*self._answering(settings))
+        self._link.connected(self._channel)
+        self._is_connected = True
+
+    def _make(self, settings: ServerSettings) -> None:
+        """Make what outlives a change of the settings."""
+        cross = partial(call_from_thread, self._loop)
+        self._pools = make_pools(settings, partial(cross, self._burst), self._reactor)
+        seconds = self._reactor.seconds
+        counts = self._metrics.fetches
+        fetcher = InputFetcher(settings, self._pools.inputs, seconds, counts)
+        self._engine = RemoteEngine(self._link, self._metrics, self._pools, fetcher, seconds)
+        self._answer_log = AnswerLog(self._reactor, self._metrics, None, self._engine.named)
+        counting = LoopingCall(self._report)
+        counting.clock = self._reactor
+        counting.start(COUNTS_INTERVAL_S, now=False)
+        set_collector()
+
+    def _answering(self, settings: ServerSettings) -> tuple[Router, Any, Limits]:
+        """Return what requests are answered by under `settings`."""
+        from batcher.frontends.web.klein_app import klein_site
+
+        disclosure = disclosure_of(settings, self._reactor.seconds)
+        # Routes that ask more of the engine than decoding needs are answered there.
+        engine, control = cast(Engine, self._engine), cast(ModelControl, None)
+        table = routes(engine, control, settings, disclosure)
+        self._answer_log.write_line = self._write_line if settings.access_log else None
+        cors = Cors(settings.cors_origins) if settings.cors_origins else None
+        own = front_routes(table, self._link, self._report)
+        router = Router(own, self._answer_log, disclosure, cors)
+        limits = share_of(Limits.from_settings(settings), len(self._places.listeners))
+        return router, klein_site(router, limits.body), limits
+
+    def _open(self) -> None:
+        # Here, since they import twisted.web, which needs the reactor to be chosen.
+        from batcher.frontends.web.front import Front
+        from batcher.frontends.web.tls_connection import TlsConnection
+
+        front = Front(*self._answering(self._settings), self._reactor, self._metrics)
+        self._front = front
+        front.start()
+        self._give_memory_back(front)
+        tls = tls_files(self._settings, self._base)
+        make = front.connection if tls is None else partial(TlsConnection, front)
+        self._ports = LoopPorts(self._loop, make, lambda: front.limits, self._listeners, tls)
+        self._ports.open()
+
+    @property
+    def _opened_front(self) -> Front:
+        assert self._front is not None, "the settings come first"
+        return self._front
+
+    def _renew_tls(self) -> None:
+        tls = tls_files(self._settings, self._base)
+        if tls is not None and self._ports is not None:
+            self._ports.renew(tls)
+
+    # The end.
+
+    def _close_ports(self) -> None:
+        ports, self._ports = self._ports, None
+        copies = [] if SYSTEMD_DESCRIPTORS else [each.dup() for each in self._listeners]
+        closed = maybeDeferred(ports.close) if ports is not None else maybeDeferred(lambda: None)
+        for copy in copies:
+            # Other processes have the socket, too, and closing it here would leave it open there.
+            with suppress(OSError):
+                copy.shutdown(socket.SHUT_RDWR)
+            copy.close()
+        closed.addBoth(lambda _: self._link.send((messages.CLOSED,)))
+
+    def _drained(self, ended: Deferred[None]) -> None:
+        def say(_: object) -> None:
+            self._report()
+            self._link.send((messages.DRAINED,))
+
+        ended.addBoth(say)
+
+    # What goes on meanwhile.
+
+    def _report(self) -> None:
+        """Send what was counted since the last report."""
+        if self._is_connected:
+            self._link.send(take_counts(self._metrics))
+
+    def _write_line(self, line: bytes) -> None:
+        if self._is_connected:
+            self._link.send((messages.LINE, line))
+        else:
+            self._metrics.dropped_lines["access_log"] += 1
+
+    def _run_on_disk(self, nbytes: int, function: Callable[[], Any]) -> Deferred[Any]:
+        return self._pools.disk.run(nbytes, inf, function)
+
+    def _give_memory_back(self, front: Front) -> None:
+        trim = heap_trimmer()
+        if trim is not None:
+            beside = partial(self._reactor.callInThread, trim)
+            holders = (front.buffers, *self._pools.holders)
+            trims = HeapTrim(holders, self._reactor, beside, resident_bytes).start()
+            trims.addErrback(lambda failure: _log.failure("memory is not given back", failure))
+
+
+def share_of(limits: Limits, fronts: int) -> Limits:
+    """Return the part of `limits` of all connections that each of so many fronts has."""
+    return replace(
+        limits,
+        connections=-(-limits.connections // fronts),
+        buffers=-(-limits.buffers // fronts),
+    )

@@ -1,0 +1,65 @@
+"""Starts a server with `fronts`: what its processes run, and what each has of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from batcher.app.fronts.front_process import run_front
+from batcher.app.fronts.places import Places
+from batcher.app.fronts.supervisor import ENGINE, Supervisor, line_writer, open_places
+from batcher.app.reloading import Read
+from batcher.config.settings import ServerSettings
+from batcher.errors import ConfigError
+from batcher.frontends.listening.sockets import close_listeners
+from batcher.workers.started_processes import kill_started_processes
+
+RunEngine = Callable[[ServerSettings, Path, Any, Read, Places], int]
+"""Runs a server whose connections are those of fronts, as `run_server` does."""
+
+
+def run_with_fronts(
+    settings: ServerSettings, base: Path, observer: Any, read: Read, run_engine: RunEngine
+) -> int:
+    """Serve as `run_server` does, with an engine that `run_engine` runs, and fronts. Main thread.
+
+    This process stays a small one: it must have no thread, since the others are copies of it.
+    """
+    try:
+        places = open_places(settings, base)
+    except (ConfigError, OSError) as err:
+        observer.failed(str(err))
+        return 1
+    say = line_writer(settings.log_format)
+
+    def process(number: int) -> int:
+        if number != ENGINE:
+            return run_front(settings, base, places, number)
+        # The settings may have been reloaded since this process was started.
+        now = _read_again(settings, read, say) if places.ready[0] else settings
+        return run_engine(now, base, observer, read, places)
+
+    try:
+        return Supervisor(places, partial(_run, process), say).run()
+    finally:
+        # The path of a Unix socket goes with its socket.
+        close_listeners(places.listeners[0])
+
+
+def _run(process: Callable[[int], int], number: int) -> int:
+    """Run the process of that number to its end, and end what it has started."""
+    try:
+        return process(number)
+    finally:
+        kill_started_processes()
+
+
+def _read_again(settings: ServerSettings, read: Read, say: Callable[[str], None]) -> ServerSettings:
+    """Return the settings as they are now; those of the start where they are wrong now."""
+    try:
+        return read()
+    except ConfigError as err:
+        say(f"the engine starts with the settings of the server's start: {err}")
+        return settings

@@ -1,0 +1,1 @@
+"""Between a front process and the engine: decoded requests, answers, cancellations and states."""

@@ -1,0 +1,150 @@
+"""The engine's end: answers what fronts ask, each front by a link of its own.
+
+A front that ends takes its requests with it: they are cancelled, as those of clients that left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from batcher.core.frames import clear_all_frames
+from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
+from batcher.core.spec import Array
+from batcher.frontends.endpoints.call import Call, CallHead, Reply
+from batcher.frontends.link.arrays import read_arrays, write_arrays
+from batcher.frontends.link.channel import Channel
+from batcher.frontends.link.frames import Message
+from batcher.frontends.link.messages import (
+    ANSWER,
+    ASK,
+    CALL,
+    CANCEL,
+    FAILURE,
+    REPLY,
+    read_body,
+    write_body,
+    write_error,
+)
+from batcher.frontends.link.models import Key
+
+
+class Answerer(Protocol):
+    """What answers the requests of all fronts. Reactor thread."""
+
+    def infer(
+        self,
+        generation: int,
+        key: Key,
+        inputs: Mapping[str, Array],
+        rows: int,
+        parameters: Parameters,
+    ) -> Deferred[InferenceResponse]:
+        """Answer a request that was decoded for `key` as `generation` describes it.
+
+        Raises and fails as `Servable.infer`.
+        """
+
+    def reply(
+        self, method: str, pattern: str, call: Call, send: Callable[[Reply], None]
+    ) -> Deferred[None]:
+        """Give the reply to `call` by that route to `send`; raises UnknownRoute."""
+
+    def hear(self, link: FrontLink, message: Message) -> None:
+        """Hear a message that is about the front as a whole."""
+
+    def lost(self, link: FrontLink) -> None:
+        """Hear that a front has ended."""
+
+
+class FrontLink:
+    """The requests of one front. Reactor thread.
+
+    Attributes:
+        channel: the connection with the front.
+    """
+
+    def __init__(self, channel: Channel, answerer: Answerer) -> None:
+        """Have `answerer` answer what comes through `channel`."""
+        self.channel = channel
+        self._answerer = answerer
+        self._running: dict[int, Deferred[Any]] = {}
+
+    @property
+    def running(self) -> int:
+        """How many requests are worked on."""
+        return len(self._running)
+
+    def take(self, message: Message) -> None:
+        """Hear one message of the front."""
+        kind = message[0]
+        if kind == ASK:
+            self._ask(message)
+        elif kind == CALL:
+            self._call(message)
+        elif kind == CANCEL:
+            deferred = self._running.pop(message[1], None)
+            if deferred is not None:
+                deferred.cancel()
+        else:
+            self._answerer.hear(self, message)
+
+    def lost(self) -> None:
+        """Give up all requests: the front has ended, and its clients with it."""
+        running, self._running = self._running, {}
+        for deferred in running.values():
+            deferred.cancel()
+        self._answerer.lost(self)
+
+    def _ask(self, message: Message) -> None:
+        _, number, generation, name, version, rows, given, written = message
+        try:
+            inputs = read_arrays(written, self.channel.reader)
+            parameters = NO_PARAMETERS if given is None else Parameters(*given)
+            deferred = self._answerer.infer(generation, (name, version), inputs, rows, parameters)
+        except Exception:  # the request is refused at once
+            self._failed(Failure(), number)
+            return
+        self._running[number] = deferred
+        deferred.addCallback(self._answered, number).addErrback(self._failed, number)
+
+    def _answered(self, response: InferenceResponse, number: int) -> None:
+        outputs = write_arrays(response.outputs, self.channel.lender)
+        self._running.pop(number, None)
+        times = (response.queue, response.compute, response.batch_size, response.origin)
+        self.channel.send((ANSWER, number, response.model, response.version, outputs, *times))
+
+    def _failed(self, failure: Failure, number: int) -> None:
+        self._running.pop(number, None)
+        error = failure.value
+        assert error is not None
+        if not isinstance(error, CancelledError):
+            self.channel.send((FAILURE, number, write_error(error)))
+            clear_all_frames(error)
+
+    def _call(self, message: Message) -> None:
+        _, number, method, pattern, path, arguments, query, headers, body, peer, began = message
+        head = CallHead(method, path, arguments, query, headers, ())
+        try:
+            call = Call(head, read_body(body, self.channel.reader), began, peer)
+            deferred = self._answerer.reply(method, pattern, call, partial(self._send, number))
+        except Exception:  # as above
+            self._failed(Failure(), number)
+            return
+        self._running[number] = deferred
+        deferred.addCallbacks(
+            self._ended, self._failed, callbackArgs=(number,), errbackArgs=(number,)
+        )
+
+    def _ended(self, _: object, number: int) -> None:
+        self._running.pop(number, None)
+
+    def _send(self, number: int, reply: Reply) -> None:
+        file = None if reply.file is None else (str(reply.file.path), reply.file.nbytes)
+        body = write_body(reply.body, self.channel.lender)
+        head = (reply.status, reply.content_type, body, reply.headers, reply.model, file)
+        self.channel.send((REPLY, number, *head))
