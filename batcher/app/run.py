@@ -186,13 +186,14 @@ def make_engine(
     base: Path,
     loop: asyncio.AbstractEventLoop,
     reactor: ServerReactor,
-    *parts: Any,
+    progress: Callable[[str, str], None],
+    write_access_line: WriteLine,
 ) -> BatcherService:
     """Return a server whose connections are those of fronts; arguments as of `make_service`."""
     from batcher.app.fronts.engine_front import EngineFront, engine_ways
 
     ways = engine_ways(loop, places, reactor.stop)
-    service = make_service(settings, base, loop, reactor, *parts, ways=ways)
+    service = make_service(settings, base, loop, reactor, progress, write_access_line, ways)
     front = service.front
     assert isinstance(front, EngineFront), "the ways made it"
     front.attach(service.server, lambda: service.settings, loop.call_soon)

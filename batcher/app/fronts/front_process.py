@@ -86,7 +86,7 @@ def run_front(settings: ServerSettings, base: Path, places: Places, number: int)
         set_process(settings)
         leave_libraries()
         reactor.callWhenRunning(FrontProgram(loop, reactor, base, places, number).start)
-        reactor.run(installSignalHandlers=False)
+        reactor.run(installSignalHandlers=False)  # type: ignore[no-untyped-call]  # Twisted's
         return 0
     finally:
         outputs.end()

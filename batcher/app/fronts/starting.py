@@ -23,10 +23,7 @@ RunEngine = Callable[[ServerSettings, Path, Any, Read, Places], int]
 def run_with_fronts(
     settings: ServerSettings, base: Path, observer: Any, read: Read, run_engine: RunEngine
 ) -> int:
-    """Serve as `run_server` does, with an engine that `run_engine` runs, and fronts. Main thread.
-
-    This process stays a small one: it must have no thread, since the others are copies of it.
-    """
+    """Serve as `run_server`; `run_engine` runs in a process of its own. Main thread, no others."""
     try:
         places = open_places(settings, base)
     except (ConfigError, OSError) as err:

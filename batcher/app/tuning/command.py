@@ -13,8 +13,8 @@ import numpy as np
 import uvloop
 from rich.console import Console
 
-from batcher.app.process_settings import use_one_heap
 from batcher.app.loop import install_reactor
+from batcher.app.process_settings import use_one_heap
 from batcher.app.simulation.distributions import Distribution, read_counts
 from batcher.app.simulation.ragged import recorded_lengths
 from batcher.app.simulation.reading import duration

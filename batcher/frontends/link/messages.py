@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from batcher.codecs.body_sink import BodySink
 from batcher.codecs.content import Buffer
 from batcher.codecs.content_coding import Body, CodedBody
 from batcher.core.error_text import message
@@ -56,12 +57,13 @@ _CODED: Final = "C"
 
 def write_body(body: Body | Buffer, lender: Lender) -> Any:
     """Return a body as a value of a message."""
+    assert not isinstance(body, BodySink), "no route of a front has one"
     if isinstance(body, CodedBody):
         _, (coding, limit, sent) = body.__reduce__()
         return _CODED, coding, limit, bytes(sent)
     if len(body) <= INLINE_BYTES:
         return bytes(body)
-    return write_array(np.frombuffer(body, np.uint8), lender)  # type: ignore[arg-type]  # no sink
+    return write_array(np.frombuffer(body, np.uint8), lender)
 
 
 def read_body(written: Any, reader: Reader) -> bytes | memoryview | CodedBody:
@@ -85,7 +87,8 @@ def write_error(error: BaseException) -> bytes:
     described = describe_error(error)
     known = described.known.__name__ if described.known is not None else ""
     place = tuple(described.place) if described.place is not None else None
-    return marshal.dumps((known, *described[1:-1], place))
+    words: tuple[Any, ...] = (known, *described[1:-1], place)
+    return marshal.dumps(words)
 
 
 def read_error(written: bytes) -> BaseException:
@@ -99,7 +102,7 @@ def read_error(written: bytes) -> BaseException:
         return error
     *words, place = rest
     where = Place(*place) if place is not None else None
-    return rebuild_error(DescribedError(_CLASSES.get(name), *words, where))
+    return rebuild_error(DescribedError._make((_CLASSES.get(name), *words, where)))
 
 
 def _classes_below(kind: type[BatcherError]) -> dict[str, type[BatcherError]]:

@@ -20,6 +20,7 @@ import fcntl
 import os
 from collections import deque
 from functools import partial
+from itertools import pairwise
 from mmap import mmap
 from typing import Any, Final
 from weakref import ref
@@ -109,7 +110,7 @@ class Lender:
     def check_invariants(self) -> None:
         """Assert that no two parts share a byte, and that all lie in the region; for tests."""
         ends = sorted((start, end) for start, end in self._parts.items())
-        for (_, end), (start, _) in zip(ends, ends[1:], strict=False):
+        for (_, end), (start, _) in pairwise(ends):
             assert end <= start
         assert all(0 <= start < end <= self._size for start, end in ends)
         assert self._back < self._parts.keys() or not self._back

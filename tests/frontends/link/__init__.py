@@ -1,0 +1,1 @@
+"""What fronts and the engine say to each other."""

@@ -120,10 +120,11 @@ class Both:
 
     def answer_of(self, deferred: Deferred[Any]) -> Any:
         """Let the engine work until `deferred` has fired."""
-        self.carry()
-        self.serving.loop.clock.advance(0)
         results: list[Any] = []
         deferred.addBoth(results.append)
+        self.carry()
+        self.serving.loop.clock.advance(0)
+        self.carry()
         while not results:
             self.serving.loop.step()
             self.carry()

@@ -62,9 +62,7 @@ def test_a_value_that_is_not_plain_is_refused_by_whoever_sends_it() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text(max_size=5), NUMBERS, max_size=3), TEXTS)
-def test_arrays_come_over_as_they_were(
-    numbers: dict[str, np.ndarray], texts: list[bytes]
-) -> None:
+def test_arrays_come_over_as_they_were(numbers: dict[str, np.ndarray], texts: list[bytes]) -> None:
     sent = {**numbers, "texts": np.array([*texts, b""], object)}
     sent["uneven"] = ragged([np.ones((2, 4), "<f4"), np.zeros((0, 4), "<f4")])
     lender, reader = both()

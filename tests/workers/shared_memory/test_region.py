@@ -28,9 +28,7 @@ def both() -> tuple[Lender, Reader]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(1, SIZE // 2), st.integers(0, 5)), min_size=1, max_size=60)
-)
+@given(st.lists(st.tuples(st.integers(1, SIZE // 2), st.integers(0, 5)), min_size=1, max_size=60))
 def test_every_array_is_read_as_it_was_written_whatever_comes_back_first(
     steps: list[tuple[int, int]],
 ) -> None:
