@@ -7,8 +7,13 @@ The servers alternate within a round, and the table has medians over the rounds.
 
 from __future__ import annotations
 
-import argparse
 import sys
+
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
+    sys.path[0] = sys.path[0].rpartition("/")[0]
+
+import argparse
 import tempfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -16,9 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
-
-if __package__ in (None, ""):  # run as a script
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np
 import orjson
