@@ -76,8 +76,7 @@ class ServerSettings(Section):
         unix_socket: path of a Unix socket to listen on, instead of host and port; relative to the
             configuration file.
         unix_socket_mode: permissions of that socket's file, in octal digits.
-        reuse_port: whether several servers may listen on the same port; the kernel then shares the
-            connections among them.
+        reuse_port: whether other servers may listen on the same port, and share its connections.
         fronts: processes that take connections of HTTP, decode and encode, beside the process that
             holds the models; 0 has that process do it all. Programs that hold a server have none.
         tls_certificate: PEM file with the server's certificate and the certificates above it in its
