@@ -16,7 +16,7 @@ from numpy.lib import format as npy_format
 
 from batcher.core.portions import Answer, Assemble, Portion, State, Written
 from batcher.core.ragged import is_ragged, row_shapes
-from batcher.core.spec import Array, ModelSpec, TensorSpec, shape_text
+from batcher.core.spec import ModelSpec, TensorSpec, shape_text
 from batcher.errors import BatcherError, InvalidInput, ModelContractError
 
 COPY_BYTES = 1 << 20
@@ -61,16 +61,14 @@ class NpzWriter:
                 fitting.append(answer)
         if not fitting:
             return Written([b""] * len(self._outputs), refused)
-        order = np.argsort([row for answer in fitting for row in answer.rows], kind="stable")
-        self.state["rows"] += len(order)
-        return Written(
-            [self._elements(tensor, fitting, order) for tensor in self._outputs], refused
-        )
+        self.state["rows"] += sum(len(answer.rows) for answer in fitting)
+        return Written([self._elements(tensor, fitting) for tensor in self._outputs], refused)
 
-    def _elements(self, tensor: TensorSpec, answers: list[Answer], order: Array) -> bytes:
+    def _elements(self, tensor: TensorSpec, answers: list[Answer]) -> bytes:
         arrays = [answer.response.outputs[tensor.name] for answer in answers]
         if len(arrays) == 1:
             return arrays[0].tobytes()
+        order = np.argsort([row for answer in answers for row in answer.rows], kind="stable")
         return np.concatenate(arrays)[order].tobytes()
 
     def _fault(self, answer: Answer) -> str:

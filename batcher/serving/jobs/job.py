@@ -24,7 +24,7 @@ from itertools import takewhile
 from math import inf
 from typing import NamedTuple
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -58,18 +58,20 @@ class _Waiting:
     Attributes:
         portion: what was read; its groups are let go of once they are answered.
         nbytes: bytes of their inputs, and then of the answers.
-        outcomes: what became of the groups, once all have ended.
+        sent: requests on their way.
+        unanswered: how many requests have no outcome; none is left of a portion of bad rows.
+        outcomes: what became of each request.
     """
 
-    def __init__(self, portion: Portion) -> None:
+    def __init__(self, portion: Portion, requests: int) -> None:
         self.portion = portion
         self.nbytes = _nbytes(portion)
-        self.outcomes: list[Outcome] = []
+        self.sent: list[Deferred[None]] = []
+        self.unanswered = requests
+        self.outcomes = [Outcome([], {})] * requests
 
-    def answered(self, outcomes: list[Outcome]) -> None:
-        """Keep what became of the groups in their place."""
-        # A portion of bad rows alone has ended without any request.
-        self.outcomes = outcomes or [Outcome([], {})]
+    def answered(self) -> None:
+        """Let go of the inputs: all requests have their outcome."""
         answers = [answer for outcome in self.outcomes for answer in outcome.answers]
         self.nbytes = sum(nbytes_of(answer.response.outputs) for answer in answers)
         self.portion = self.portion._replace(groups=())
@@ -124,7 +126,6 @@ class Job:
         self._is_reading = self._is_writing = self._is_at_end = self._stops = False
         self._noted = self._wrote = clock.seconds()
         self._failure: Failure | None = None
-        self._sent: set[Deferred[None]] = set()
         self._result: Deferred[Progress] = Deferred()
 
     def run(self) -> Deferred[Progress]:
@@ -138,8 +139,9 @@ class Job:
     def stop(self) -> None:
         """Send nothing more, and end when what was answered in order is written."""
         self._stops = True
-        for sent in list(self._sent):
-            sent.cancel()
+        for waiting in self._window:
+            for sent in waiting.sent:
+                sent.cancel()
         self._go_on()
 
     def _has_room(self) -> bool:
@@ -193,22 +195,30 @@ class Job:
         self._fail(failure)
 
     def _send(self, portion: Portion) -> None:
-        waiting = _Waiting(portion)
+        most = self._shape.request_rows or self._shape.rows
+        parts = [part for group in portion.groups for part in group.parts(most)]
+        waiting = _Waiting(portion, len(parts))
         self._window.append(waiting)
         self._unwritten += 1
         self._unanswered += 1
         self._nbytes += waiting.nbytes
-        most = self._shape.request_rows or self._shape.rows
-        parts = [part for group in portion.groups for part in group.parts(most)]
-        outcomes = [self._answering.answer(part) for part in parts]
-        together = gatherResults(outcomes, consumeErrors=True)
-        ended: Deferred[None] = together.addCallback(self._answered, waiting)
-        self._sent.add(ended)
-        ended.addErrback(self._fail_sent).addBoth(lambda _: self._sent.discard(ended))
+        for place, part in enumerate(parts):
+            if self._stops:
+                return
+            sent = self._answering.answer(part).addCallback(self._ended, waiting, place)
+            waiting.sent.append(sent.addErrback(self._fail_sent))
+        if not parts:
+            self._answered(waiting)
 
-    def _answered(self, outcomes: list[Outcome], waiting: _Waiting) -> None:
+    def _ended(self, outcome: Outcome, waiting: _Waiting, place: int) -> None:
+        waiting.outcomes[place] = outcome
+        waiting.unanswered -= 1
+        if not waiting.unanswered:
+            self._answered(waiting)
+
+    def _answered(self, waiting: _Waiting) -> None:
         self._nbytes -= waiting.nbytes
-        waiting.answered(outcomes)
+        waiting.answered()
         self._nbytes += waiting.nbytes
         self._unanswered -= 1
         self._read_more()
@@ -223,7 +233,7 @@ class Job:
             if not self._is_reading:
                 self._result.errback(self._failure)
             return
-        ready = list(takewhile(lambda waiting: waiting.outcomes, self._window))
+        ready = list(takewhile(lambda waiting: not waiting.unanswered, self._window))
         is_last = self._stops or (self._is_at_end and len(ready) == len(self._window))
         is_last = is_last and not self._is_reading
         if not is_last and (not ready or self._may_wait(ready)):
@@ -270,8 +280,7 @@ class Job:
 
     def _fail_sent(self, failure: Failure) -> None:
         if not self._stops:
-            error = failure.value
-            self._fail(error.subFailure if isinstance(error, FirstError) else failure)
+            self._fail(failure)
 
     def _fail(self, failure: Failure) -> None:
         self._failure = self._failure or failure

@@ -149,6 +149,7 @@ def test_a_server_that_is_started_again_goes_on_with_its_jobs(tmp_path: Path) ->
     night.wait(night.board.start())
     done = night.create(night.write("a"))
     night.until(done, "done")
+    night.serving.values(night.serving.infer(1))  # bulk waits again
     id = night.create(night.write("b", 200))
     night.serving.loop.run_until(lambda: (tmp_path / "out/b.jsonl.part").exists())
     night.end()
