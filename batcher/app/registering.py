@@ -27,6 +27,7 @@ from batcher.batching.worker import CallFromThread
 from batcher.client.listed_server import ListedServer
 from batcher.client.registries.registry import Registry, registry_of
 from batcher.config.settings import ServerSettings
+from batcher.core.error_text import message
 from batcher.core.installing import how_to_install
 from batcher.core.registry_address import RegistryAddress, registry_address, without_secrets
 from batcher.core.waiters import Waiters
@@ -163,7 +164,7 @@ class Registering:
         try:
             call()
         except Exception as err:  # whatever a registry, or a library for one, comes up with
-            reason = without_secrets(str(err)) or type(err).__name__
+            reason = without_secrets(message(err)) or type(err).__name__
         with suppress(RuntimeError):  # the reactor has ended
             self._cross(self._answered, reason)
 

@@ -8,6 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator
 
+from batcher.core.registry_address import without_secrets
+
 LOCAL = "local"
 """The store of a server that asks no other."""
 
@@ -17,7 +19,6 @@ _EXPECTED = (
     "local, or the address of a Redis server such as redis://redis.example:6379/0, or rediss://… "
     "for TLS"
 )
-_PASSWORD = re.compile(r"//[^\s/]*@")  # to the last @: a password may have one
 _SECRET = re.compile(r"""(['"]secret['"]: )('[^']*'|"[^"]*")""")
 
 
@@ -83,4 +84,4 @@ StoreAddress = Annotated[str, AfterValidator(_store)]
 
 def without_passwords(text: str) -> str:
     """Return `text` without passwords in addresses and without values of `secret`."""
-    return _SECRET.sub(r"\1'…'", _PASSWORD.sub("//…@", text))
+    return _SECRET.sub(r"\1'…'", without_secrets(text))

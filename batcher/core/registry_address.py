@@ -26,7 +26,12 @@ _TREES = ("etcd", "zk")
 
 _NAME = re.compile(r"[\w.-]+")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?")
-_SECRET = re.compile(r"//[^\s/]*@")  # to the last @: a password may have one
+_SECRET = re.compile(r"""//([^'"]*|\S*)@""")
+"""A user and a password, or a token: to the last @ of an address, since a password may have one.
+
+Where an address is refused, its password may have slashes or blanks, which should have been
+escaped. So only quotes, or blanks if there is a quote before, end what is left out.
+"""
 _EXPECTED = (
     "expected one such as consul://localhost:8500/batcher, etcd://localhost:2379/batcher, "
     "zk://localhost:2181/batcher, directory://localhost:8090/batcher or "
@@ -73,7 +78,7 @@ def is_registry(address: str) -> bool:
 
 def without_secrets(text: str) -> str:
     """Return `text` without the users, tokens and passwords of addresses in it."""
-    return _SECRET.sub("//", text)
+    return _SECRET.sub("//…@", text)
 
 
 def registry_address(text: str) -> RegistryAddress:

@@ -123,7 +123,7 @@ def test_a_registry_that_is_away_is_one_line_and_gets_one_call_at_a_time(
     world.clock.advance(TTL_S / 3)
     world.work()
     assert lines == [
-        "not listed in consul://here: down: consul://here",
+        "not listed in consul://here: down: consul://…@here",
         "listed in consul://here as http://h:1",
     ]
 

@@ -61,6 +61,6 @@ def test_settings_that_are_shown_have_no_secret(load: Load) -> None:
 
 def test_passwords_are_cut_out_of_any_text() -> None:
     shown = without_passwords(
-        "a redis://u:p@ss@b/1 {'secret': 'x', \"secret\": \"y\"} http://c/d@e"
+        "a redis://u:p@ss@b/1 {'secret': 'x', \"secret\": \"y\"} redis://:w/x@c"
     )
-    assert shown == "a redis://…@b/1 {'secret': '…', \"secret\": '…'} http://c/d@e"
+    assert shown == "a redis://…@b/1 {'secret': '…', \"secret\": '…'} redis://…@c"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batcher.core.registry_address import is_registry, registry_address
+from batcher.core.registry_address import is_registry, registry_address, without_secrets
 
 SECRET = "p@ss:w0rd"
 ESCAPED = "p%40ss%3Aw0rd"
@@ -60,6 +60,23 @@ def test_what_is_no_address_is_refused_without_its_secret(text: str) -> None:
         with pytest.raises(ValueError, match="expected one such as consul://") as failed:
             registry_address(each)
         assert "w0rd" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "secret", ["a/w0rd", "a w0rd", "a/b@c w0rd", "?w0rd", "#w0rd", "it's/w0rd"]
+)
+def test_what_a_secret_should_have_escaped_shows_nothing_of_it(secret: str) -> None:
+    address = f"consul://:{secret}@h/x"
+    with pytest.raises(ValueError, match="expected one such as consul:") as failed:
+        registry_address(address)
+    assert "w0rd" not in str(failed.value)
+    assert "w0rd" not in without_secrets(f"registry: expected that; got {address!r}, of h")
+
+
+def test_texts_without_secrets_stay_as_they_are() -> None:
+    text = "expected 'redis://me:w0rd@h/0' until then; got 'http://i/0', of a@b"
+    shown = text.replace("me:w0rd", "…")
+    assert without_secrets(text) == shown
 
 
 def test_addresses_of_servers_are_not_taken_for_registries() -> None:
