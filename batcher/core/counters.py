@@ -263,6 +263,8 @@ class ModelMetrics:
             pending=success.seconds + fail.seconds,
             expired=sum(self.expired_rows.values()),
             failed=self.failed_batches,
+            real=self.real_elements,
+            padded=self.padded_elements,
             flushes=dict(self.flushes),
             refused=dict(self.rejected_rows),
         )

@@ -55,6 +55,8 @@ class Mark(NamedTuple):
         pending: time from the arrival of these requests to their ends.
         expired: rows whose deadline passed, or would have.
         failed: batches that failed.
+        real: elements of batches whose rows are padded, without padding.
+        padded: the same with padding.
         flushes: batches that were sent, by reason.
         refused: rows that were refused on arrival, by reason.
     """
@@ -72,6 +74,8 @@ class Mark(NamedTuple):
     pending: float
     expired: int
     failed: int
+    real: int
+    padded: int
     flushes: Mapping[str, int]
     refused: Mapping[str, int]
 

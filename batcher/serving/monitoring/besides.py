@@ -120,7 +120,11 @@ def _turned_away(facts: Facts) -> More:
 
 def _shapes(facts: Facts, situation: str) -> More:
     share = facts.window.share("shape")
-    if situation == "shapes" or share < MENTIONED:
+    if situation in ("lengths", "shapes"):
+        return More()
+    if facts.window.padding >= MENTIONED:
+        return More(f"{percent(facts.window.padding)} of what batches hold is padding.")
+    if share < MENTIONED or facts.window.padded:
         return More()
     return More(
         f"{percent(share)} of the batches left rows behind whose shape is another: there are "

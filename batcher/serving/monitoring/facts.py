@@ -32,6 +32,8 @@ class Window:
         loop_busy: share of the time for which the server's event loop worked, 0 to 1.
         expired: rows whose deadline passed, or would have.
         failed: batches that failed.
+        real: elements of batches whose rows are padded, without padding.
+        padded: the same with padding; 0 where rows are not padded.
         flushes: batches that were sent, by reason.
         refused: rows that were refused on arrival, by reason.
     """
@@ -49,6 +51,8 @@ class Window:
     loop_busy: float = 0.0
     expired: int = 0
     failed: int = 0
+    real: int = 0
+    padded: int = 0
     flushes: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
 
@@ -71,6 +75,11 @@ class Window:
         """Return the share of the batches that were sent for one of `reasons`."""
         sent = sum(self.flushes.values())
         return sum(self.flushes.get(reason, 0) for reason in reasons) / sent if sent else 0.0
+
+    @property
+    def padding(self) -> float:
+        """Share of what batches hold that is padding, 0 to 1."""
+        return 1 - self.real / self.padded if self.padded else 0.0
 
     @property
     def reruns(self) -> float:
@@ -218,6 +227,8 @@ def _between(before: Mark, after: Mark, now: float, workers: int) -> Window:
         loop_busy=min((after.loop - before.loop) / seconds, 1.0) if seconds else 0.0,
         expired=after.expired - before.expired,
         failed=after.failed - before.failed,
+        real=after.real - before.real,
+        padded=after.padded - before.padded,
         flushes=dict(Counter(after.flushes) - Counter(before.flushes)),
         refused=dict(Counter(after.refused) - Counter(before.refused)),
     )

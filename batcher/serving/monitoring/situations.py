@@ -11,6 +11,7 @@ its shape is not small because the model was idle.
     failing          batches fail, and run again in parts
     capacity         they are full, and the model is always busy
     deadlines        much cannot be answered in time, so it is not in them
+    lengths          rows of unequal length, which are padded, are cut as takes the least time
     shapes           rows of different shapes cannot share one
     loop             the server's own loop has no time for more requests
     full             they are full, though the model is not always busy
@@ -182,6 +183,19 @@ def _large_requests(facts: Facts) -> str:
 
 def _smaller_requests(facts: Facts) -> list[str]:
     return [f"Send at most {max(facts.ceiling_rows // 2, 1)} rows a request, or few rows in each."]
+
+
+def _many_lengths(facts: Facts) -> bool:
+    return facts.window.padded > 0 and _many_shapes(facts)
+
+
+def _cut(facts: Facts) -> str:
+    share = percent(facts.window.share("shape"))
+    return (
+        f"{_average(facts)} because rows of unequal length are cut into the batches that take the "
+        f"least time together: {share} of the batches left rows of other lengths behind, and "
+        f"{percent(facts.window.padding)} of what batches hold is padding. Nothing is wrong."
+    )
 
 
 def _many_shapes(facts: Facts) -> bool:
@@ -360,6 +374,7 @@ SITUATIONS: Sequence[Situation] = (
         _grow,
     ),
     Situation("deadlines", _too_late, _deadlines, _relax),
+    Situation("lengths", _many_lengths, _cut, _nothing),
     Situation("shapes", _many_shapes, _unlike, _pad),
     Situation("loop", _loop_is_full, _loop, _relieve),
     Situation("full", _batches_are_full, _full, _nothing),

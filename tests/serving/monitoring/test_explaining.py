@@ -70,6 +70,13 @@ TABLE = [
         "at most 32 rows a request",
     ),
     (
+        "lengths",
+        facts(replace(BUSY, flushes={"shape": 98, "idle": 2}, real=950, padded=1000)),
+        "rows of unequal length are cut into the batches that take the least time together: 98 % "
+        "of the batches left rows of other lengths behind, and 5 % of what batches hold is padding",
+        "",
+    ),
+    (
         "shapes",
         facts(replace(BUSY, flushes={"shape": 80, "idle": 20}), shapes=12),
         "rows of different shapes cannot share a batch: there are 12 shapes, and 80 %",
@@ -182,6 +189,11 @@ def test_every_situation_stands_in_the_table() -> None:
         (
             facts(replace(SPARSE, flushes={"idle": 9, "shape": 1}), shapes=2),
             "there are 2 shapes",
+            "",
+        ),
+        (
+            facts(replace(SPARSE, flushes={"idle": 9, "shape": 1}, real=60, padded=100)),
+            "40 % of what batches hold is padding",
             "",
         ),
         (

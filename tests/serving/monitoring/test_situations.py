@@ -16,16 +16,21 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
 from batcher.core.history import STEP_S
 from batcher.core.request import Parameters
+from batcher.core.spec import ModelSpec
 from batcher.errors import BatcherError
 from batcher.serving.assembly import build_scheduler
 from batcher.serving.monitoring.explaining import Explanation, explain
 from batcher.serving.monitoring.facts import Facts, facts_at
-from tests.support.models import RecordingModel, checked
+from tests.support.models import RecordingModel, checked, model_spec, tensor
 from tests.support.scheduling import FREE_SPEC, request
 from tests.support.simulation import SimulatedDevice, ignore_changes
 
 BACK_S = 6e-4
 """Most seconds until a client of a closed loop sends again."""
+
+PADDED_SPEC = model_spec(
+    inputs=(tensor("x", shape=(-1,), pad=0.0),), outputs=(tensor("y", shape=(-1,), unpads=True),)
+)
 
 
 def seconds(rows: int) -> float:
@@ -35,16 +40,14 @@ def seconds(rows: int) -> float:
 class Load:
     """A model under load on a clock."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, spec: ModelSpec = FREE_SPEC, **settings: Any) -> None:
         self.clock, self.metrics = Clock(), ModelMetrics("m", "1")
         self.sending = True
         self.settings = ModelSettings(**{"max_batch_size": 32, **settings})
-        model = RecordingModel(FREE_SPEC)
+        model = RecordingModel(spec)
         model.predict = lambda inputs: {"y": inputs["x"]}  # type: ignore[method-assign]
         device = SimulatedDevice(checked(model), self.clock, seconds)
-        self.scheduler = build_scheduler(
-            self.settings, FREE_SPEC, [device], self.clock, self.metrics
-        )
+        self.scheduler = build_scheduler(self.settings, spec, [device], self.clock, self.metrics)
         device.start(self.scheduler.deliver, ignore_changes)
         self.scheduler.loaded({rows: seconds(rows) for rows in (1, 2, 4, 8, 16, 32)})
         marks = LoopingCall(lambda: self.metrics.history.note(self.mark()))
@@ -173,6 +176,17 @@ def test_rows_of_many_shapes_cannot_share_batches() -> None:
     assert facts.shapes == 12
     assert "there are 12 shapes" in because[0]
     assert any("pad" in text for text in change)
+
+
+def test_rows_of_unequal_length_are_cut_into_batches_and_the_padding_is_told() -> None:
+    load, random = Load(PADDED_SPEC, max_batch_elements=100), Random(2)
+    load.by_chance(500, lambda: load.send(width=random.choice((2, 40))))
+    facts, (situation, because, change) = load.explained()
+    assert situation == "lengths"
+    assert 0 <= facts.window.padding < 0.3
+    assert "rows of unequal length are cut" in because[0]
+    assert "of what batches hold is padding. Nothing is wrong." in because[0]
+    assert change == []
 
 
 def test_tight_deadlines_cut_batches() -> None:

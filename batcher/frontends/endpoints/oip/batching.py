@@ -77,6 +77,7 @@ def _lately(window: Window) -> dict[str, Any]:
         "batch_ms": _milliseconds(window.batch_s),
         "model_busy": round(window.busy, 4),
         "loop_busy": round(window.loop_busy, 4),
+        "padding": round(window.padding, 4),
         "flush_shares": {reason: round(window.share(reason), 4) for reason in window.flushes},
         "refused_rows": dict(window.refused),
         "expired_rows": window.expired,

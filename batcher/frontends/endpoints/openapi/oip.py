@@ -108,6 +108,7 @@ _LATELY = object_of(
     batch_ms=_NUMBER | {"description": "Mean time of a batch on its worker."},
     model_busy=_SHARE,
     loop_busy=_SHARE,
+    padding=_SHARE | {"description": "Of what batches hold; 0 where rows are not padded."},
     flush_shares={"type": "object", "additionalProperties": _SHARE},
     refused_rows={"type": "object", "additionalProperties": COUNT},
     expired_rows=COUNT,

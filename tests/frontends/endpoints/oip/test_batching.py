@@ -65,6 +65,7 @@ def test_it_explains_in_words_and_tells_the_numbers_behind_them() -> None:
         "batch_ms": 250.0,
         "model_busy": 0.25,
         "loop_busy": 1.0,
+        "padding": 0.0,
         "flush_shares": {"idle": 1.0},
         "refused_rows": {},
         "expired_rows": 0,
