@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from batcher.core.frames import clear_all_frames
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array
+from batcher.errors import Unavailable
 from batcher.frontends.endpoints.call import Call, CallHead, Reply
 from batcher.frontends.link.arrays import read_arrays, write_arrays
 from batcher.frontends.link.channel import Channel
@@ -107,24 +108,31 @@ class FrontLink:
             parameters = NO_PARAMETERS if given is None else Parameters(*given)
             deferred = self._answerer.infer(generation, (name, version), inputs, rows, parameters)
         except Exception:  # the request is refused at once
-            self._failed(Failure(), number)
+            self._refuse(Failure(), number)
             return
         self._running[number] = deferred
         deferred.addCallback(self._answered, number).addErrback(self._failed, number)
 
     def _answered(self, response: InferenceResponse, number: int) -> None:
         outputs = write_arrays(response.outputs, self.channel.lender)
+        times = (response.queue, response.compute, response.batch_size)
+        origin = (response.origin, tuple(response.steps))
+        head = (ANSWER, number, response.model, response.version)
+        self.channel.send((*head, outputs, *times, *origin))
         self._running.pop(number, None)
-        times = (response.queue, response.compute, response.batch_size, response.origin)
-        self.channel.send((ANSWER, number, response.model, response.version, outputs, *times))
 
     def _failed(self, failure: Failure, number: int) -> None:
-        self._running.pop(number, None)
+        if self._running.pop(number, None) is None:
+            return  # the front has given the request up
+        if failure.check(CancelledError):  # by the engine itself, and the client still waits
+            failure = Failure(Unavailable("the request was given up", retry_after=0))
+        self._refuse(failure, number)
+
+    def _refuse(self, failure: Failure, number: int) -> None:
         error = failure.value
         assert error is not None
-        if not isinstance(error, CancelledError):
-            self.channel.send((FAILURE, number, write_error(error)))
-            clear_all_frames(error)
+        self.channel.send((FAILURE, number, write_error(error)))
+        clear_all_frames(error)
 
     def _call(self, message: Message) -> None:
         _, number, method, pattern, path, arguments, query, headers, body, peer, began = message
@@ -133,7 +141,7 @@ class FrontLink:
             call = Call(head, read_body(body, self.channel.reader), began, peer)
             deferred = self._answerer.reply(method, pattern, call, partial(self._send, number))
         except Exception:  # as above
-            self._failed(Failure(), number)
+            self._refuse(Failure(), number)
             return
         self._running[number] = deferred
         deferred.addCallbacks(

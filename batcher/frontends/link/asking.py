@@ -13,6 +13,7 @@ does what comes until the next engine is there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from twisted.python.failure import Failure
 from batcher.codecs.content_coding import CodedBody
 from batcher.core.epoch import Epoch
 from batcher.core.request import NO_PARAMETERS, InferenceRequest, InferenceResponse
-from batcher.errors import Unavailable
+from batcher.errors import BuffersFull, Unavailable
 from batcher.frontends.endpoints.call import Call, FileBody, Reply
 from batcher.frontends.link.arrays import read_arrays, write_arrays
 from batcher.frontends.link.channel import Channel
@@ -59,12 +60,15 @@ class EngineLink:
     Attributes:
         hear: hears each message that is about the front as a whole.
         generation: of the models that are known.
+        max_unread_bytes: most bytes that wait for the engine to read them; nothing more is asked
+            then.
     """
 
     def __init__(self, hear: Callable[[Message], None], run_on_disk: RunOnDisk) -> None:
         """Begin without an engine; `run_on_disk` reads files that the engine answers with."""
         self.hear = hear
         self.generation = -1
+        self.max_unread_bytes = inf
         self._run_on_disk = run_on_disk
         self._channel: Channel | None = None
         self._waiting: dict[int, Deferred[Any]] = {}
@@ -82,7 +86,7 @@ class EngineLink:
 
     def infer(self, key: Key, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Have the engine answer `request`, which asks for `key`; raises Unavailable."""
-        channel = self._engine()
+        channel = self._reading_engine()
         given = request.parameters
         parameters = None if given is NO_PARAMETERS else tuple(given)
         inputs = write_arrays(request.inputs, channel.lender)
@@ -92,7 +96,7 @@ class EngineLink:
 
     def call(self, method: str, pattern: str, call: Call) -> Deferred[Reply]:
         """Have the engine answer `call` by the route of `method` and `pattern`; as `infer`."""
-        channel, head = self._engine(), call.head
+        channel, head = self._reading_engine(), call.head
         asked = (method, pattern, head.path, dict(head.arguments), head.query, dict(head.headers))
         body = write_body(call.body, channel.lender)
         number = self._last = self._last + 1
@@ -126,12 +130,25 @@ class EngineLink:
         for deferred in waiting.values():
             # It may have run: a client must not be told to send it again.
             text = "the server's engine ended while it worked on this request, and is started again"
-            deferred.errback(Unavailable(text, retry_after=0))
+            if not deferred.called:  # the failure of another may have given this one up
+                deferred.errback(Unavailable(text, retry_after=0))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the engine has much to read before it reads what is sent now."""
+        channel = self._channel
+        return channel is not None and channel.unread_bytes > self.max_unread_bytes
 
     def _engine(self) -> Channel:
         if self._channel is None:
             raise Unavailable("the server's engine has ended, and is started again")
         return self._channel
+
+    def _reading_engine(self) -> Channel:
+        channel = self._engine()
+        if self.is_behind:
+            raise BuffersFull("the server's engine has not read earlier requests yet")
+        return channel
 
     def _expect(self, number: int) -> Deferred[Any]:
         """Return what the answer to a request that was sent fires."""
@@ -144,9 +161,9 @@ class EngineLink:
         return deferred
 
     def _answer(self, message: Message) -> InferenceResponse:
-        _, _, model, version, outputs, queue, compute, batch_size, origin = message
+        _, _, model, version, outputs, *times_and_origin = message
         arrays = read_arrays(outputs, self._engine().reader)
-        return InferenceResponse(model, version, arrays, queue, compute, batch_size, origin)
+        return InferenceResponse(model, version, arrays, *times_and_origin)
 
     def _reply(self, message: Message) -> Reply:
         _, _, status, content_type, written, headers, model, file = message

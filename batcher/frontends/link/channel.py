@@ -3,8 +3,8 @@
 Messages gather until the loop's turn is over and leave together, with one system call. So the
 other process is woken once for all that one turn has to say, however many requests that are.
 
-The channel is written against `write` and `close` of an asyncio transport, and is the protocol of
-that transport.
+The channel is written against two methods of an asyncio transport, `write` and
+`get_write_buffer_size`, and is the protocol of that transport.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ class Channel:
         frames, self._waiting = self._waiting, []
         self._transport.write(b"".join(frames))
 
-    def close(self) -> None:
-        """End the connection behind what was sent."""
-        self.flush()
-        if self._transport is not None:
-            self._transport.close()
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that wait here until the other process reads them."""
+        found: int = self._transport.get_write_buffer_size()
+        return found
 
     # What the transport calls.
 
@@ -113,7 +113,7 @@ class Channel:
             self.peer.lost()
 
     def pause_writing(self) -> None:
-        """Go on: what waits for the other process is bounded by its own requests."""
+        """Go on: whoever sends looks at `unread_bytes`, or sends answers that a front waits for."""
 
     def resume_writing(self) -> None:
         """Go on."""

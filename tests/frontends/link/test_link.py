@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from batcher.config.settings import ServerSettings
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
-from batcher.errors import Draining, InvalidInput, Unavailable, UnknownModel
+from batcher.errors import BuffersFull, Draining, InvalidInput, Unavailable, UnknownModel
 from batcher.frontends.endpoints.call import Call, CallHead, FileBody, Reply
 from batcher.frontends.link.answering import FrontLink
 from batcher.frontends.link.asking import EngineLink, NotHere, RemoteEngine
@@ -36,13 +36,13 @@ class Wire:
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
-        self.closed = False
+        self.unread = 0
 
     def write(self, data: bytes) -> None:
         self.writes.append(data)
 
-    def close(self) -> None:
-        self.closed = True
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
 
 class Both:
@@ -198,6 +198,42 @@ class LinkTests(SynchronousTestCase):
         with pytest.raises(Unavailable) as refused:
             self.ask(3)
         assert refused.value.retry_after > 0
+
+    def test_an_engine_that_ends_fails_every_request_whatever_one_of_them_gives_up(self) -> None:
+        first, second, third = self.ask(1), self.ask(2), self.ask(3)
+        failed: list[Any] = []
+        first.addErrback(lambda _: second.cancel())
+        second.addErrback(lambda failure: failed.append(failure.check(CancelledError)))
+        self.both.front_end.connection_lost(None)
+        assert failed == [CancelledError]
+        self.failureResultOf(third, Unavailable)
+
+    def test_a_request_that_the_engine_itself_gives_up_does_not_wait_for_ever(self) -> None:
+        waits: Deferred[InferenceResponse] = Deferred()
+        self.both.infer = lambda *arguments: waits  # type: ignore[method-assign]
+        asked = self.ask(1)
+        self.both.carry()
+        waits.cancel()
+        self.both.carry()
+        assert self.failureResultOf(asked, Unavailable).value.retry_after == 0
+
+    def test_an_engine_that_does_not_read_is_asked_nothing_more(self) -> None:
+        self.both.asking.max_unread_bytes = 100
+        self.both.wires[0].unread = 101
+        with pytest.raises(BuffersFull):
+            self.ask(1)
+        assert self.both.asking.waiting == 0
+        self.both.wires[0].unread = 100
+        assert self.both.answer_of(self.ask(1)).outputs["y"][0, 0] == 2.0
+
+    def test_an_answer_comes_over_with_its_times_and_those_of_its_steps(self) -> None:
+        steps = [("first", 0.25, 0.5, 3), ("code", 0.0, 0.125, 0)]
+        sent = InferenceResponse("m", "7", {"y": rows(1)}, 1.5, 2.5, 3, "hit", steps)
+        self.both.infer = lambda *arguments: succeed(sent)  # type: ignore[method-assign]
+        found = self.both.answer_of(self.ask(1))
+        for name in ("model", "version", "queue", "compute", "batch_size", "origin"):
+            assert getattr(found, name) == getattr(sent, name)
+        assert list(found.steps) == steps
 
     def test_a_front_that_ends_gives_up_its_requests_alone(self) -> None:
         asked = [self.ask(1), self.ask(2)]
