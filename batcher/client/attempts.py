@@ -22,7 +22,12 @@ from typing import Generic, TypeVar
 from batcher.client.errors import AnswerLost, ClientFailure, DeadlineExceeded
 from batcher.client.request_building import HttpRequest, Operation
 from batcher.client.response_reading import HttpResponse, failure_of, unpacked
-from batcher.client.retrying import RetryPolicy, may_go_elsewhere, next_wait
+from batcher.client.retrying import (
+    RetryPolicy,
+    may_go_elsewhere,
+    next_wait,
+    surely_did_not_run,
+)
 from batcher.client.server_address import ServerAddress, checked_address
 
 Result = TypeVar("Result")
@@ -66,6 +71,7 @@ class Attempts(Generic[Result]):
         "_began",
         "_failed",
         "_habits",
+        "_is_keyed",
         "_key",
         "_lost",
         "_operation",
@@ -88,12 +94,13 @@ class Attempts(Generic[Result]):
         """
         self._habits = habits
         self._key = ""
+        self._is_keyed = False
         self._operation = operation
         self._policy = policy
         self._timeout = timeout
         self._began = now
         self._failed = 0
-        self._lost = False
+        self._lost = ""
         self.deadline = now + timeout
 
     @property
@@ -103,8 +110,8 @@ class Attempts(Generic[Result]):
 
     @property
     def is_keyed(self) -> bool:
-        """Whether a server may know this call by an `Idempotency-Key`."""
-        return bool(self._key)
+        """Whether the last request had an `Idempotency-Key`, by which the server may know it."""
+        return self._is_keyed
 
     def go_to(self, habits: ServerHabits) -> None:
         """Make the next attempt at the server with these habits."""
@@ -133,7 +140,10 @@ class Attempts(Generic[Result]):
     def _with_key(self, request: HttpRequest) -> HttpRequest:
         """Return `request` with the key of this call, if it infers and the server may keep keys."""
         habits = self._habits
-        if request.method != "POST" or habits is None or habits.keeps_answers is False:
+        self._is_keyed = (
+            request.method == "POST" and habits is not None and habits.keeps_answers is not False
+        )
+        if not self._is_keyed:
             return request
         self._key = self._key or f'"{token_hex(16)}"'
         return request._replace(headers={**request.headers, _KEY: self._key})
@@ -156,7 +166,7 @@ class Attempts(Generic[Result]):
         failure = failure_of(response, unix_time)
         if failure is not None:
             raise failure
-        if self._key and self._habits is not None:
+        if self._is_keyed and self._habits is not None:
             self._habits.keeps_answers = _REPLAYED in response.headers
         return self._operation.read(response)
 
@@ -167,24 +177,33 @@ class Attempts(Generic[Result]):
 
         `has_other` says that another server can be asked, one that this call has not tried.
 
-        An answer that is lost is asked for again once: a request that ends the server would end the
-        server again and again.
+        An answer that is lost is asked for again once: a request may be what ends the server.
 
         Raises:
-            ClientFailure: `failure` itself, if there is no next attempt.
+            ClientFailure: there is no next attempt.
         """
         policy, habits = self._policy, self._habits
-        if self._key and habits is not None and habits.keeps_answers and not self._lost:
+        if self._is_keyed and habits and habits.keeps_answers and not self._lost:
             policy = replace(policy, repeats_lost=True)
-        self._lost = self._lost or isinstance(failure, AnswerLost)
+        if isinstance(failure, AnswerLost):
+            self._lost = str(failure)
         if has_other and may_go_elsewhere(policy, self._failed, failure) and now < self.deadline:
             wait: float | None = 0.0
         else:
             wait = next_wait(policy, self._failed, now, self.deadline, failure, jitter)
         if wait is None:
-            raise failure
+            raise self._of_all(failure)
         self._failed += 1
         return wait
+
+    def _of_all(self, failure: ClientFailure) -> ClientFailure:
+        """Return how the call ends whose last attempt ended with `failure`.
+
+        That attempt may surely not have run, and an earlier one may have: the call may have run.
+        """
+        if self._lost and self._key and surely_did_not_run(failure):
+            return AnswerLost(f"{self._lost}; asked again: {failure}")
+        return failure
 
 
 @dataclass(frozen=True, slots=True)

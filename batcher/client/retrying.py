@@ -117,14 +117,17 @@ def may_go_elsewhere(policy: RetryPolicy, attempt: int, failure: ClientFailure) 
     return attempt < policy.retries and _may_repeat(policy, failure) and not is_over_quota
 
 
-def _may_repeat(policy: RetryPolicy, failure: ClientFailure) -> bool:
-    is_lost = isinstance(failure, AnswerLost)
-    if isinstance(failure, NotConnected) or (policy.repeats_lost and is_lost):
-        return True
-    if (
+def surely_did_not_run(failure: ClientFailure) -> bool:
+    """Return whether the request of the attempt that failed so surely did not run."""
+    return isinstance(failure, NotConnected) or (
         isinstance(failure, InferenceFailed)
         and failure.status in _REFUSAL_STATUSES
         and failure.retry_after is not None
-    ):
+    )
+
+
+def _may_repeat(policy: RetryPolicy, failure: ClientFailure) -> bool:
+    is_lost = isinstance(failure, AnswerLost)
+    if surely_did_not_run(failure) or (policy.repeats_lost and is_lost):
         return True
     return policy.repeats_any_error and (is_lost or isinstance(failure, InferenceFailed))
