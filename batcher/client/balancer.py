@@ -23,18 +23,25 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from batcher.client.attempts import Attempts, ClientOptions
-from batcher.client.errors import AnswerLost, ClientFailure, NotConnected
-from batcher.client.listed_server import ListedServer
+from batcher.client.errors import AnswerLost, ClientClosed, ClientFailure, NotConnected
+from batcher.client.listed_server import MAX_SERVERS, ListedServer
 from batcher.client.server_address import checked_address
 from batcher.client.server_list import ServerList, Upstream
 from batcher.client.shared_sockets import OF_THIS_PROCESS
+from batcher.core.error_text import message
+from batcher.core.registry_address import without_secrets
 
 RETRY_S = 1.0
 """Seconds after which a registry that did not answer is asked again."""
 
+MAX_REASON_CHARS = 300
+"""Longest reason of a registry's that an error repeats."""
+
 
 class Source(Protocol):
     """Where the list comes from. The methods run on a thread of the client's, one at a time.
+
+    A system without threads lets `close` run in a thread of the caller's.
 
     Attributes:
         place: where that is, in words, without anything secret.
@@ -131,15 +138,15 @@ class Balancer:
         """Return the server of the next call; the caller gives it back.
 
         Raises:
-            NotConnected: there is none.
+            ClientClosed: the client is closed.
+            NotConnected: there is none, or none to which a connection can be made.
         """
         now = self._seconds()
         with self._lock:
+            self._check_open()
             upstream = self._list.take(model, tried, now)
-            gone = self._list.forget()
+            gone = self._forgotten()
             is_due = now >= self._due_at and not self._is_working
-            if upstream is not None and upstream.calls is None:
-                upstream.calls = self._make(upstream.server.address)
         _end(gone)
         if is_due:
             self._look_after()
@@ -147,15 +154,19 @@ class Balancer:
             raise NotConnected(
                 f"expected servers from {self._source.place}; got none: {self._reason}"
             )
+        if upstream.calls is None:
+            self._connect(upstream)
         return upstream
 
     def again(self, upstream: Upstream) -> None:
         """Count one more call to a server that was taken before.
 
         Raises:
+            ClientClosed: the client is closed.
             NotConnected: it is forgotten.
         """
         with self._lock:
+            self._check_open()
             if upstream.calls is None:
                 raise NotConnected(
                     "expected the server that may have run the request; it is listed no more"
@@ -167,7 +178,7 @@ class Balancer:
         with self._lock:
             self._list.give_back(upstream, failure, self._seconds())
             self._plan()
-            gone = self._list.forget()
+            gone = self._forgotten()
         _end(gone)
 
     def has_other(self, model: str, tried: Collection[Upstream]) -> bool:
@@ -176,10 +187,12 @@ class Balancer:
             return self._list.has_other(model, tried, self._seconds())
 
     def close(self) -> None:
-        """Ask for no more lists; who waits for one is told."""
-        self.is_closed = True
+        """Ask for no more lists, and let no call begin; who waits for a list is told."""
+        with self._lock:
+            self.is_closed = True
         self._wake()
-        start_daemon(self._source.close)  # some take seconds to say goodbye
+        if not isinstance(self._source, Listed):
+            self._look_after()  # on a thread: some take seconds to say goodbye
 
     def begin_anew(self) -> None:
         """Forget the thread of the process that this one was forked from."""
@@ -195,46 +208,53 @@ class Balancer:
     def _look_after(self) -> None:
         """Begin to do what is due, unless that has begun."""
         with self._lock:
-            if self._is_working or self.is_closed:
+            if self._is_working:
                 return
             self._is_working = True
         try:
             start_daemon(self._work)
-        except RuntimeError:  # the system has no more threads: later, then
-            self._is_working = False
-            self._wake()
+        except RuntimeError:  # the system has no more threads, or the program ends
+            if self.is_closed:
+                self._work()
+            else:  # later, then
+                self._is_working = False
+                self._wake()
 
     def _work(self) -> None:
-        """Do what is due. The client's thread."""
-        while True:
+        """Do what is due; for a closed client let go of the source. The client's thread."""
+        while not self.is_closed:
             now = self._seconds()
             with self._lock:
                 probed = self._list.next_probe()
                 # Who began to wait a moment ago may have missed the last answer.
-                asks = not self.is_closed and (now >= self._list_at or bool(self._waiting))
-                probes = not self.is_closed and probed is not None and now >= probed.probe_at
-                if not asks and not probes:
+                asks = now >= self._list_at or bool(self._waiting)
+                probes = probed is not None and now >= probed.probe_at
+                if not asks and not probes and not self.is_closed:
                     self._is_working = False
                     self._plan()
                     return
             if asks:
                 self._ask()
-            elif probed is not None:
+            elif probes and probed is not None:
                 self._probe_one(probed)
+        with suppress(Exception):  # whatever a library for a registry comes up with
+            self._source.close()
 
     def _ask(self) -> None:
         try:
             found = self._source.servers()
             self._reason = "it lists nobody"
-        except Exception as err:  # whatever a registry, or a library for one, comes up with
+        except Exception as err:  # as above
             found = []
-            self._reason = str(err) or type(err).__name__
+            self._reason = _reason(err)
         self._follow(found)
         self._wake()
 
     def _follow(self, found: Sequence[ListedServer]) -> None:
         """Keep a list; one that has no server of ours changes nothing."""
-        servers = [each for each in found if self._is_address(each.address)]
+        servers = [each for each in found if not _fault(each.address)][:MAX_SERVERS]
+        if found and not servers:
+            self._reason = _fault(found[0].address)
         with self._lock:
             self._list_at = self._seconds() + (self._source.period_s if servers else RETRY_S)
             if servers:
@@ -242,20 +262,38 @@ class Balancer:
                 self.is_known = True
             self._plan()
 
-    def _is_address(self, address: str) -> bool:
-        try:
-            checked_address(address)
-        except ValueError as err:  # a registry has what others have put there
-            self._reason = str(err)
-            return False
-        return True
-
     def _probe_one(self, upstream: Upstream) -> None:
         is_ready = False
         with suppress(Exception):  # as above: a probe that fails in whatever way finds nobody
             is_ready = self._probe(upstream.server.address)
         with self._lock:
             self._list.probed(upstream, is_ready, self._seconds())
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise ClientClosed("expected an open client; got a closed one")
+
+    def _connect(self, upstream: Upstream) -> None:
+        """Have connections to a server that was taken; one that can have none is ejected."""
+        with self._lock:
+            self._check_open()
+            if upstream.calls is not None:
+                return
+            try:
+                upstream.calls = self._make(upstream.server.address)
+            except Exception as err:  # a name for which there can be no TLS, say
+                failure = NotConnected(f"expected a connection; got none: {_reason(err)}")
+                self._list.give_back(upstream, failure, self._seconds())
+                self._plan()
+                raise failure from err
+
+    def _forgotten(self) -> list[Any]:
+        """Return the connections to servers that are forgotten now; the caller ends them."""
+        gone = self._list.forget()
+        found = [each.calls for each in gone if each.calls is not None]
+        for each in gone:
+            each.calls = None  # now, since `again` looks for that
+        return found
 
     def _plan(self) -> None:
         """Note when there is something to do."""
@@ -304,7 +342,7 @@ class Course:
         Raises:
             ClientFailure: `failure` itself, if there is no next attempt.
         """
-        if self._last is not None:
+        if self._last is not None and self._last not in self._tried:
             self._tried.append(self._last)
         has_other = not self._stays and self._balancer.has_other(self._model, self._tried)
         is_lost = isinstance(failure, AnswerLost) and attempts.is_keyed
@@ -319,12 +357,23 @@ def start_daemon(function: Callable[[], object]) -> None:
     Thread(target=function, name="batcher-servers", daemon=True).start()
 
 
-def _end(gone: Sequence[Upstream]) -> None:
+def _end(gone: Sequence[Any]) -> None:
     """End the connections to servers that are forgotten."""
-    for each in gone:
-        calls, each.calls = each.calls, None
-        if calls is not None:
-            calls.close()
+    for calls in gone:
+        calls.close()
+
+
+def _fault(address: str) -> str:
+    """Return why no server can be at `address`, as a registry may list it; empty for none."""
+    try:
+        checked_address(address)
+    except ValueError as err:
+        return _reason(err)
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    return without_secrets(message(error))[:MAX_REASON_CHARS] or type(error).__name__
 
 
 def _model_of(path: str) -> str:

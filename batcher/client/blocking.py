@@ -172,8 +172,9 @@ def _calls(
         return options, setup.calls(options)
     # here, since one server needs none of this
     from batcher.client.balanced_blocking import BalancedBlockingCalls
-    from batcher.client.several import SeveralOptions, balancer_of
+    from batcher.client.several import HOME, SeveralOptions, balancer_of
 
+    setup.calls(HOME)  # refuses now what is wrong, not at some call
     several = SeveralOptions(timeout, retries, api_key, setup.ssl_context, setup.curve)
     balancer = balancer_of(address, several, setup.connect, setup.calls)
     return several, BalancedBlockingCalls(balancer, setup.seconds, setup.sleep)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+MAX_SERVERS = 4096
+"""Most servers of a list that a client follows: whoever fills a registry fills no client."""
+
 
 class ListedServer(NamedTuple):
     """One of several servers.

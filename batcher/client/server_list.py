@@ -54,6 +54,9 @@ FIRST_PROBE_S = 1.0
 MAX_PROBE_S = 10.0
 """Longest time between two probes, so that a server that is back does not stand idle."""
 
+MAX_CHOICES = 256
+"""Most models whose servers are kept chosen: names of models may come from anywhere."""
+
 _LEAST_WEIGHT = 1e-9
 
 
@@ -136,7 +139,7 @@ class ServerList:
 
         `tried` are the servers that this call has been to: another one is better.
         """
-        if now >= self._changes_at:
+        if now >= self._changes_at or len(self._choices) > MAX_CHOICES:
             self._choices.clear()
         choice = self._choices.get(model)
         if choice is None:

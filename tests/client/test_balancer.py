@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import pytest
 from twisted.internet.task import Clock
 
-from batcher.client import AnswerLost, ClientFailure, NotConnected, balancer
-from batcher.client.attempts import Attempts, ClientOptions, checked_options
-from batcher.client.balancer import RETRY_S, Balancer, Course, Listed
+from batcher.client import AnswerLost, ClientClosed, ClientFailure, NotConnected, balancer
+from batcher.client.attempts import Attempts, ClientOptions, ServerHabits, checked_options
+from batcher.client.balancer import MAX_REASON_CHARS, RETRY_S, Balancer, Course, Listed
 from batcher.client.listed_server import ListedServer, listed
 from batcher.client.request_building import infer_operation
 from batcher.client.response_reading import HttpResponse, InferResult
@@ -57,6 +57,7 @@ class World:
     Attributes:
         jobs: what threads of the balancer's would do.
         ready: addresses that a probe finds ready.
+        cannot: addresses to which no connections can be made.
     """
 
     def __init__(self, source: Any, is_inline: bool = True) -> None:
@@ -66,12 +67,15 @@ class World:
         self.ready: set[str] = set()
         self.probed: list[str] = []
         self.ended: list[str] = []
+        self.cannot: set[str] = set()
         self.balancer = Balancer(source, self._made, self._probe, seconds=self.clock.seconds)
 
     def start(self, job: Callable[[], object]) -> None:
         job() if self.is_inline else self.jobs.append(job)
 
     def _made(self, address: str) -> Calls:
+        if address in self.cannot:
+            raise ValueError("this name has no TLS")
         return Calls(checked_options(address, 9, 3), self.ended)
 
     def _probe(self, address: str) -> bool:
@@ -161,6 +165,44 @@ def test_a_first_list_that_does_not_come_is_told_and_asked_for_again(
     assert several.asked() == {A}
 
 
+@pytest.mark.parametrize(
+    "reason", [OSError("x" * 10_000), ["ftp://me:w0rd/@x"]], ids=["long", "odd"]
+)
+def test_the_reason_of_a_registry_is_short_and_has_no_secrets(
+    world: Callable[..., World], reason: Any
+) -> None:
+    several = world(Registry(reason))
+    several.known()
+    with pytest.raises(NotConnected) as failed:
+        several.balancer.take("m", ())
+    assert len(str(failed.value)) < MAX_REASON_CHARS + 80
+    assert "w0rd" not in str(failed.value)
+
+
+def test_a_registry_that_was_filled_up_fills_no_client(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(balancer, "MAX_SERVERS", 2)
+    several = world(Registry(["ftp://x", A, B, C]))
+    several.known()
+    assert several.asked() == {A, B}
+
+
+def test_a_server_to_which_no_connection_can_be_made_is_ejected(
+    world: Callable[..., World],
+) -> None:
+    several = world(Registry([A], [A, B]))
+    several.cannot.add(A)
+    several.known()
+    for _ in range(2):
+        with pytest.raises(NotConnected, match="this name has no TLS"):
+            several.balancer.take("m", ())
+    several.clock.advance(5)
+    with pytest.raises(NotConnected):
+        several.balancer.take("m", ())
+    assert several.asked() == {B}
+
+
 def test_who_waits_while_a_list_is_asked_for_gets_that_list(world: Callable[..., World]) -> None:
     several = world(Registry([A]), False)
     woken: list[int] = []
@@ -212,6 +254,32 @@ def test_a_closed_client_asks_nobody_and_lets_waiting_calls_go(
     assert not several.balancer.wait(lambda: woken.append(2))
 
 
+def test_a_closed_client_takes_no_server_and_needs_a_thread_only_for_a_registry(
+    world: Callable[..., World],
+) -> None:
+    several = world(Listed(listed([A, B])), False)
+    upstream = several.balancer.take("m", ())
+    several.balancer.close()
+    for call in (several.balancer.take, lambda *_: several.balancer.again(upstream)):
+        with pytest.raises(ClientClosed):
+            call("m", ())
+    assert several.jobs == []
+
+
+def test_a_program_that_ends_and_has_no_more_threads_closes_its_client(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry([A])
+    several = world(registry)
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(balancer, "start_daemon", refuse)
+    several.balancer.close()
+    assert registry.is_closed
+
+
 def test_a_system_without_threads_keeps_no_call_waiting(
     world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +311,35 @@ def test_a_forked_process_begins_with_no_calls_and_no_thread(
     several.asked(1)
     assert several.asked() == {B}
     assert several.ended == ["a"]
+
+
+def lost_call() -> Attempts[InferResult]:
+    operation = infer_operation("m", {"x": [[1.0]]}, "", None, 0, "")
+    return checked_options(A, 60, 3).attempts(operation, None, 0.0)
+
+
+def test_a_request_without_a_key_is_not_repeated_for_the_key_of_an_earlier_one() -> None:
+    call, other = lost_call(), ServerHabits()
+    assert "idempotency-key" in call.next_request(0.0)[0].headers
+    assert call.next_wait(NOBODY, 0.0, 0.0, has_other=True) == 0
+    other.keeps_answers = False
+    call.go_to(other)
+    assert "idempotency-key" not in call.next_request(0.0)[0].headers
+    other.keeps_answers = True  # which another call has learnt meanwhile
+    with pytest.raises(AnswerLost):
+        call.next_wait(AnswerLost("cut off"), 0.0, 0.0, has_other=True)
+
+
+def test_a_call_that_may_have_run_never_ends_as_one_that_did_not() -> None:
+    call, server = lost_call(), ServerHabits()
+    server.keeps_answers = True
+    call.go_to(server)
+    call.next_request(0.0)
+    call.next_wait(AnswerLost("cut off"), 0.0, 0.0)
+    for _ in range(2):
+        call.next_wait(NOBODY, 0.0, 0.0)
+    with pytest.raises(AnswerLost, match="cut off; asked again: refused"):
+        call.next_wait(NOBODY, 0.0, 0.0)
 
 
 def attempts_of(call: Attempts[InferResult], course: Course) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from batcher.client import AnswerLost, DeadlineExceeded, InferenceFailed, NotConnected
 from batcher.client.listed_server import ListedServer, listed
-from batcher.client.server_list import MAX_FAILURES, ServerList, Upstream
+from batcher.client.server_list import MAX_CHOICES, MAX_FAILURES, ServerList, Upstream
 
 A, B, C = "http://a", "http://b", "http://c"
 LOST, NOBODY = AnswerLost("cut off"), NotConnected("refused")
@@ -104,6 +104,13 @@ def test_a_server_that_refuses_rests_but_not_for_long() -> None:
     assert set(asked(servers, 50, now=5.9)) == {B}
     assert set(asked(servers, 50, now=6.0)) == {A, B}
     assert servers.next_probe() is None
+
+
+def test_names_of_models_that_never_end_fill_no_memory() -> None:
+    servers = list_of(A, B)
+    for number in range(3 * MAX_CHOICES):
+        servers.take(f"m{number}", (), 0.0)
+    assert len(servers._choices) <= MAX_CHOICES + 1
 
 
 def test_without_any_able_server_all_are_tried_and_an_answer_brings_one_back() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 
 from batcher.client import (
     AsyncClient,
@@ -83,6 +85,33 @@ def test_a_connection_of_the_callers_own_is_to_one_server() -> None:
         Client(ADDRESSES, connect=lambda _: None)  # type: ignore[arg-type, return-value]  # unused
 
 
+@pytest.mark.parametrize(
+    "make", [Client, AsyncClient, partial(TwistedClient, MemoryReactorClock())]
+)
+def test_an_argument_that_is_wrong_is_refused_when_the_client_is_made(make: Any) -> None:
+    with pytest.raises(ValueError, match="connections: expected 1 or more; got 0"):
+        make(ADDRESSES, connections=0)
+
+
+def infer_after_close(client: Any) -> Any:
+    closing = client.close()
+    if not asyncio.iscoroutine(closing):
+        return infer(client)
+
+    async def both() -> Any:
+        await closing
+        return await infer(client)
+
+    return both()
+
+
+def test_a_closed_client_asks_no_server_that_it_has_never_asked(ask: Any) -> None:
+    peers = {name: Peer(doubled) for name in "ab"}
+    result, _ = ask(peers, ADDRESSES, infer_after_close)
+    assert isinstance(result, ClientClosed)
+    assert not any(peer.attempts for peer in peers.values())
+
+
 class Registry:
     """A registry that fails as often as it is told to, and lists both servers then."""
 
@@ -154,5 +183,6 @@ def test_a_list_that_never_comes_ends_a_call_on_time_and_a_close_ends_it_at_once
     clock.advance(1)
     twisted.infer("m", {"x": ROW}).addErrback(failed.append)
     twisted.close()
+    clock.advance(0)
     assert [each.type for each in failed] == [DeadlineExceeded, CancelledError]
     assert not clock.getDelayedCalls()

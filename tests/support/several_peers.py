@@ -40,7 +40,7 @@ class CrossingClock(Clock):
     """A clock for code that comes back from threads."""
 
     def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
-        function(*arguments)
+        self.callLater(0, function, *arguments)  # as a reactor: in a turn of its own
 
 
 def blocking(
