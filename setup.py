@@ -113,7 +113,10 @@ class BuildCompiled(build_ext):
             "--ignore-missing-imports",
             "--follow-imports=silent",
         ]
-        extensions: list[Extension] = mypycify([*options, *COMPILED], group_name="batcher")
+        # Debugging information would have names of temporary folders, other ones at each build.
+        extensions: list[Extension] = mypycify(
+            [*options, *COMPILED], group_name="batcher", debug_level="0"
+        )
         for extension in extensions:
             if "-Wno-error" not in extension.extra_compile_args:  # they may share one list
                 extension.extra_compile_args.append("-Wno-error")  # what another compiler warns of

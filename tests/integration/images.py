@@ -50,19 +50,38 @@ def built(folder: Path) -> Iterator[str]:
     Args:
         folder: for files of the build.
     """
+    with base():
+        build(IMAGE, folder)
+        yield IMAGE
+        buildah("rmi", IMAGE)
+
+
+@contextmanager
+def base() -> Iterator[None]:
+    """Have the image `BASE` while the context is open; what an ended run has left is taken."""
     if os.geteuid() != 0:
         pytest.skip("images are built by root here")
     for program in ("buildah", "debootstrap"):
         found_program(program, program)
-    _make_base()
-    mounts = [f"{CERTIFICATES}:{CERTIFICATES}:ro", *_pip_mounts(folder / "pip.conf")]
-    volumes = [part for mount in mounts for part in ("-v", mount)]
+    if BASE not in buildah("images", "--format", "{{.Name}}").split():
+        _make_base()
     try:
-        buildah("bud", "--layers=false", "--build-arg", f"BASE={BASE}", *volumes, "-t", IMAGE, ROOT)
-        yield IMAGE
-        buildah("rmi", IMAGE)
+        yield
     finally:
         buildah("rmi", "--force", BASE)
+
+
+def build(name: str, folder: Path) -> None:
+    """Build the image of this checkout, on `BASE`, with no time of its own in the image.
+
+    Args:
+        name: of the image.
+        folder: for files of the build.
+    """
+    mounts = [f"{CERTIFICATES}:{CERTIFICATES}:ro", *_pip_mounts(folder / "pip.conf")]
+    volumes = [part for mount in mounts for part in ("-v", mount)]
+    options = ["--layers=false", "--timestamp", "0", "--build-arg", f"BASE={BASE}", *volumes]
+    buildah("bud", *options, "-t", name, ROOT)
 
 
 @contextmanager

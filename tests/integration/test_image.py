@@ -13,6 +13,9 @@ from tests.end_to_end.processes import ROOT
 from tests.integration.balancers import free_port
 from tests.integration.images import buildah, container
 
+UNCHECKED_HASH = b"\x01\0\0\0"
+"""The flags of bytecode with a hash of its source in the place of the source's time."""
+
 
 def test_the_image_answers_as_a_user_without_rights_and_ends_with_0(image: str) -> None:
     port = free_port()
@@ -45,6 +48,20 @@ def test_the_image_has_the_compiled_modules_and_neither_a_compiler_nor_sources(i
         assert list(root.glob("opt/batcher/lib/python3*/site-packages/batcher__mypyc.*.so"))
         assert not list(root.glob("usr/bin/*gcc*"))
         assert not (root / "src").exists()
+
+
+def test_bytecode_and_machine_code_do_not_tell_when_and_where_they_were_made(image: str) -> None:
+    with container(image) as (_, root):
+        bytecode = root.glob("opt/batcher/lib/**/*.pyc")
+        assert {_flags(file) for file in bytecode} == {UNCHECKED_HASH}
+        for file in root.glob("opt/batcher/lib/python3*/site-packages/batcher__mypyc.*.so"):
+            assert b".debug_info" not in file.read_bytes()
+        assert "batcher:!:1:" in (root / "etc/shadow").read_text()
+
+
+def _flags(bytecode: Path) -> bytes:
+    with bytecode.open("rb") as file:
+        return file.read(8)[4:]
 
 
 def predicted(address: str, model: str) -> str:
