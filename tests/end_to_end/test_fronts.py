@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from tests.end_to_end.processes import Process, one_answer, started, until, write_model
+from tests.end_to_end.test_listening import certify
 
 DOUBLES = 'class Model:\n    def predict(self, inputs):\n        return {"y": inputs["x"] * 2}\n'
 SLOW = "import time\n" + DOUBLES.replace(
@@ -45,6 +47,12 @@ def ask(connection: socket.socket, model: str = "doubles") -> None:
     head = f"POST /models/{model}/predict HTTP/1.1\r\nHost: h\r\nContent-Length: {len(ROW)}\r\n"
     kind = "Content-Type: application/octet-stream\r\n\r\n"
     connection.sendall(f"{head}{kind}".encode() + ROW)
+
+
+def listeners(port: int) -> int:
+    """Return how many sockets of IPv4 listen on `port`."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] == "0A" for line in lines)
 
 
 @pytest.fixture
@@ -204,6 +212,41 @@ def test_a_server_that_stops_answers_what_it_has_taken(server: Process) -> None:
     assert server.wait(10) == 0
     assert not server.listens()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_an_engine_that_alone_is_told_to_stop_stops_the_server(server: Process) -> None:
+    os.kill(children(server.pid)[0], signal.SIGTERM)
+    assert server.wait(10) == 0
+    assert not server.listens()
+
+
+@pytest.mark.long
+def test_a_front_that_cannot_start_leaves_its_connections_to_the_others(tmp_path: Path) -> None:
+    certify(tmp_path, "server")
+    certificate, gone = tmp_path / "server.pem", tmp_path / "gone.pem"
+    write_model(tmp_path / "models", "doubles", DOUBLES)
+    repository = f"model_repository={tmp_path / 'models'}"
+    settings = (repository, f"tls_certificate={certificate}", "fronts=2")
+    pairs = [part for pair in settings for part in ("--set", pair)]
+    with started(tmp_path, *pairs, ready=False) as server:
+        until(lambda: "is ready on" in "\n".join(server.lines), 60)
+        found = re.search(r"https://[^:]+:(\d+)", "\n".join(server.lines))
+        assert found
+        where = "127.0.0.1", int(found[1])
+
+        def greeted() -> bool:
+            """Return whether each of many clients is shown a certificate."""
+            return all(ssl.get_server_certificate(where, timeout=10) for _ in range(20))
+
+        assert greeted()
+        certificate.rename(gone)
+        os.kill(children(server.pid)[1], signal.SIGKILL)
+        until(lambda: "a front could not open its ports" in server.errors)
+        assert listeners(where[1]) == 1
+        assert greeted()
+        gone.rename(certificate)
+        until(lambda: listeners(where[1]) == 2)
+        assert greeted()
 
 
 def test_a_server_whose_first_process_is_killed_leaves_nothing_behind(server: Process) -> None:

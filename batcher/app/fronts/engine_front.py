@@ -20,6 +20,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from struct import Struct
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -64,6 +65,10 @@ _log = Logger()
 
 LAST_WORD_S = 2 * LAST_ANSWERS_S
 """Seconds that fronts have to close their connections at the end; they cut clients off before."""
+
+
+_PEER = Struct("3i")
+"""Numbers of a process, its user and its group, as Linux has them in `struct ucred`."""
 
 
 class EngineFront(Front):
@@ -247,6 +252,9 @@ class LinkPort:
     def _accept(self) -> None:
         with suppress(OSError):  # it has ended again
             connection, _ = self._places.link.accept()
+            if _user_of(connection) != os.geteuid():
+                connection.close()  # of somebody who says nothing, and would keep a descriptor
+                return
             connection.setblocking(False)
             self._loop.add_reader(connection.fileno(), self._greet, connection)
 
@@ -273,6 +281,13 @@ class LinkPort:
         task = self._loop.create_task(taking)
         self._tasks.add(task)
         task.add_done_callback(partial(_taken, self._tasks, channel))
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Return the number of the user whose program has connected."""
+    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    user: int = _PEER.unpack(told)[1]
+    return user
 
 
 def _taken(tasks: set[asyncio.Task[Any]], channel: Channel, task: asyncio.Task[Any]) -> None:

@@ -7,20 +7,23 @@ at the end what to close. Signals are the engine's matter; a front that gets one
        ^                                 |
        `----------- the engine is gone --'   meanwhile every request is answered with 503
 
-A front ends when both the engine and the process that has started it are gone.
+A front ends when both the engine and the process that has started it are gone. A front that cannot
+open its ports, since the file of its certificate is gone, say, ends as well. Before, it shuts its
+sockets: the kernel gives new connections to the other fronts until this one is there again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import inf
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,12 +53,13 @@ from batcher.frontends.link.counts import COUNTS_INTERVAL_S, take_counts
 from batcher.frontends.link.frames import Message
 from batcher.frontends.link.routes import front_routes
 from batcher.frontends.listening.asyncio_ports import LoopPorts
+from batcher.frontends.listening.sockets import BACKLOG_CONNECTIONS, shut_listeners
 from batcher.frontends.listening.tls import tls_files
 from batcher.frontends.web.limits import Limits
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.references.fetcher import InputFetcher
 from batcher.workers.pools import Pools, make_pools
-from batcher.workers.shared_memory.region import mapped, sealed_file
+from batcher.workers.shared_memory.region import sealed_file
 
 if TYPE_CHECKING:
     from batcher.frontends.web.front import Front
@@ -85,15 +89,20 @@ def run_front(settings: ServerSettings, base: Path, places: Places, number: int)
         tick(loop, reactor)
         set_process(settings)
         leave_libraries()
-        reactor.callWhenRunning(FrontProgram(loop, reactor, base, places, number).start)
+        program = FrontProgram(loop, reactor, base, places, number)
+        reactor.callWhenRunning(program.start)
         reactor.run(installSignalHandlers=False)  # type: ignore[no-untyped-call]  # Twisted's
-        return 0
+        return int(program.has_failed)
     finally:
         outputs.end()
 
 
 class FrontProgram:
-    """The parts of a front and their wiring. Reactor thread."""
+    """The parts of a front and their wiring. Reactor thread.
+
+    Attributes:
+        has_failed: whether the front ends since it could not open its ports.
+    """
 
     def __init__(
         self,
@@ -108,7 +117,7 @@ class FrontProgram:
         self._loop, self._reactor, self._base = loop, reactor, base
         self._places, self._listeners = places, places.listeners[number]
         self._link = EngineLink(self._hear, self._run_on_disk)
-        self._is_connected = self._is_orphan = False
+        self._is_connected = self._is_orphan = self.has_failed = False
         self._channel: Channel
         self._settings: ServerSettings
         self._pools: Pools
@@ -125,18 +134,11 @@ class FrontProgram:
 
     def _connect(self) -> None:
         """Pass the engine new memory: nobody else can have a view of it."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        files = [sealed_file(REGION_BYTES), sealed_file(REGION_BYTES)]
-        connection.setblocking(False)
         try:
-            connection.connect(self._places.link_name)
-            socket.send_fds(connection, [self._places.secret], files)
+            connection, outgoing, incoming = introduced(self._places)
         except OSError:
-            connection.close()
             self._loop.call_later(RECONNECT_S, self._connect)
             return
-        finally:
-            outgoing, incoming = (mapped(file) for file in files)
         channel = Channel(outgoing, incoming, self._loop.call_soon, self._burst)
         channel.peer = self
         protocol: Any = channel  # by its methods
@@ -196,11 +198,20 @@ class FrontProgram:
         """Go by `settings`; the first ones open the ports."""
         self._settings = settings
         if self._front is None:
-            self._make(settings)
-            self._open()
+            try:
+                self._make(settings)
+                self._open()
+            except Exception:
+                _log.failure("a front could not open its ports")
+                self.has_failed = True
+                if not self._places.shared:
+                    shut_listeners(self._listeners)
+                self._reactor.stop()
+                return
         else:
             self._engine.fetcher.follow(settings)
             self._front.renew(*self._answering(settings))
+        self._link.max_unread_bytes = self._opened_front.limits.buffers
         self._link.connected(self._channel)
         self._is_connected = True
 
@@ -244,8 +255,12 @@ class FrontProgram:
         self._give_memory_back(front)
         tls = tls_files(self._settings, self._base)
         make = front.connection if tls is None else partial(TlsConnection, front)
-        self._ports = LoopPorts(self._loop, make, lambda: front.limits, self._listeners, tls)
-        self._ports.open()
+        ports = LoopPorts(self._loop, make, lambda: front.limits, self._listeners, tls)
+        if not self._places.shared:
+            for listener in self._listeners:
+                listener.listen(BACKLOG_CONNECTIONS)  # the front before may have shut it
+        ports.open()
+        self._ports = ports
 
     @property
     def _opened_front(self) -> Front:
@@ -261,12 +276,11 @@ class FrontProgram:
 
     def _close_ports(self) -> None:
         ports, self._ports = self._ports, None
-        copies = [] if SYSTEMD_DESCRIPTORS else [each.dup() for each in self._listeners]
+        copies = [each.dup() for each in self._listeners]
         closed = maybeDeferred(ports.close) if ports is not None else maybeDeferred(lambda: None)
+        if not SYSTEMD_DESCRIPTORS:
+            shut_listeners(copies)
         for copy in copies:
-            # Other processes have the socket, too, and closing it here would leave it open there.
-            with suppress(OSError):
-                copy.shutdown(socket.SHUT_RDWR)
             copy.close()
         closed.addBoth(lambda _: self._link.send((messages.CLOSED,)))
 
@@ -285,7 +299,7 @@ class FrontProgram:
             self._link.send(take_counts(self._metrics))
 
     def _write_line(self, line: bytes) -> None:
-        if self._is_connected:
+        if self._is_connected and not self._link.is_behind:
             self._link.send((messages.LINE, line))
         else:
             self._metrics.dropped_lines["access_log"] += 1
@@ -300,6 +314,28 @@ class FrontProgram:
             holders = (front.buffers, *self._pools.holders)
             trims = HeapTrim(holders, self._reactor, beside, resident_bytes).start()
             trims.addErrback(lambda failure: _log.failure("memory is not given back", failure))
+
+
+def introduced(places: Places) -> tuple[socket.socket, mmap, mmap]:
+    """Return a connection with the engine, and memory to write and to read, which it was passed.
+
+    Raises OSError: too many fronts wait for the engine, or this process has no descriptor left.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    files: list[int] = []
+    try:
+        connection.setblocking(False)
+        connection.connect(places.link_name)
+        files.extend(sealed_file(REGION_BYTES) for _ in range(2))  # one by one
+        socket.send_fds(connection, [places.secret], files)
+        outgoing, incoming = (mmap(file, REGION_BYTES) for file in files)
+    except OSError:
+        connection.close()
+        raise
+    finally:
+        for file in files:
+            os.close(file)
+    return connection, outgoing, incoming
 
 
 def share_of(limits: Limits, fronts: int) -> Limits:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ from batcher.app.fronts.places import Places
 from batcher.app.fronts.supervisor import ENGINE, Supervisor, line_writer, open_places
 from batcher.app.reloading import Read
 from batcher.config.settings import ServerSettings
+from batcher.core.systemd_sockets import SYSTEMD_DESCRIPTORS
 from batcher.errors import ConfigError
-from batcher.frontends.listening.sockets import close_listeners
+from batcher.frontends.listening.sockets import close_listeners, is_served, shut_listeners
 from batcher.workers.started_processes import kill_started_processes
 
 RunEngine = Callable[[ServerSettings, Path, Any, Read, Places], int]
@@ -41,8 +45,23 @@ def run_with_fronts(
     try:
         return Supervisor(places, partial(_run, process), say).run()
     finally:
-        # The path of a Unix socket goes with its socket.
-        close_listeners(places.listeners[0])
+        close_last(places.listeners[0])
+
+
+def close_last(listeners: list[socket.socket]) -> None:
+    """Close `listeners`; the file of a Unix socket goes too, if fronts have left it there.
+
+    Fronts remove the file when they close their ports. A server that was started while the last
+    answers were due may have the path now.
+    """
+    first = listeners[0]
+    if first.family == socket.AF_UNIX and not SYSTEMD_DESCRIPTORS:
+        shut_listeners(listeners)
+        with suppress(OSError):  # the file is gone
+            if is_served(Path(os.fsdecode(first.getsockname()))):
+                first.close()
+                return
+    close_listeners(listeners)
 
 
 def _run(process: Callable[[int], int], number: int) -> int:

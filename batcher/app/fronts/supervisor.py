@@ -13,7 +13,7 @@ client finds the port closed.
 | a front | another takes its place at once, or after up to MAX_PAUSE_S where it ends all the time |
 | the engine, before it was ever ready | the server ends with the engine's status |
 | the engine later | likewise another; what waited for it is answered with 503 by the fronts |
-| the engine after SIGTERM or SIGINT | the fronts end, then the server, with the engine's status |
+| the engine after SIGTERM or SIGINT, from anybody | the fronts end, then the server likewise |
 | this process, killed | engine and fronts see the lifeline end: the engine drains, and all end |
 """
 
@@ -120,8 +120,14 @@ class Supervisor:
 
     def _start(self, number: int) -> None:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # else the copy writes it, too
-        pid = os.fork()
+            with suppress(OSError, ValueError):  # its reader is gone
+                stream.flush()  # else the copy writes it, too
+        try:
+            pid = os.fork()
+        except OSError as err:
+            self._say(f"{_called(number)} cannot be started now, and is tried again: {err}")
+            self._due[number] = monotonic() + MAX_PAUSE_S
+            return
         if not pid:
             self._be(number)
         self._pids[pid] = number
@@ -162,14 +168,13 @@ class Supervisor:
 
     def _ended(self, number: int, code: int) -> int | None:
         """Note that a process has ended with `code`; return the server's status if it is over."""
-        was_engine = number == ENGINE
-        if was_engine and (self._stopping or not self._places.ready[0]):
+        # An engine that ends with 0 was told to, and has had the fronts close their ports.
+        is_over = self._stopping or code == 0 or not self._places.ready[0]
+        if number == ENGINE and is_over:
             return code if code >= 0 else 128 - code
         if self._stopping:
             return None
-        what = "the engine" if was_engine else f"front {number}"
-        how = f"status {code}" if code >= 0 else signal.Signals(-code).name
-        self._say(f"{what} has ended with {how}; it is started again")
+        self._say(f"{_called(number)} has ended with {_how(code)}; it is started again")
         lived = monotonic() - self._begun[number]
         pause = 0.0 if lived >= STEADY_S else self._pauses.get(number, 0.0)
         self._pauses[number] = min(MAX_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause))
@@ -181,13 +186,24 @@ class Supervisor:
         os.close(self._places.lifeline)
         until = monotonic() + LAST_WAIT_S
         while self._pids and monotonic() < until:
-            self._wait(until - monotonic())
+            self._wait(max(0.0, until - monotonic()))
             with suppress(ChildProcessError):
                 while (found := os.waitpid(-1, os.WNOHANG))[0]:
                     self._pids.pop(found[0], None)
         for pid in self._pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def _called(number: int) -> str:
+    return "the engine" if number == ENGINE else f"front {number}"
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"status {code}"
+    known = -code in {*signal.Signals}
+    return signal.Signals(-code).name if known else f"signal {-code}"  # real-time ones have no name
 
 
 def line_writer(log_format: str) -> Callable[[str], None]:

@@ -137,6 +137,13 @@ def close_listeners(listeners: list[socket.socket]) -> None:
         listener.close()
 
 
+def shut_listeners(listeners: list[socket.socket]) -> None:
+    """Have `listeners` take no connection, in any process that has them; closing would not do."""
+    for listener in listeners:
+        with suppress(OSError):  # another process was first
+            listener.shutdown(socket.SHUT_RDWR)
+
+
 def _passed_sockets() -> list[socket.socket]:
     found = [socket.socket(fileno=descriptor) for descriptor in SYSTEMD_DESCRIPTORS]
     for listener in found:
