@@ -8,7 +8,8 @@ What to beware of:
 - `ray.init` waits for the cluster, and on the main thread takes the handler of SIGTERM, which is
   the server's. Here it runs on the thread of an actor's child.
 - Once Ray has lost the head of the cluster for a minute, Ray ends the process, from C++. Other
-  models may be served there, so Ray is told to wait for the head.
+  models may be served there, so Ray is told to wait for the head. Then whatever asks a head that is
+  not there waits as long, so it is found out before whether somebody listens at its address.
 - Ray repeats calls and restarts actors by itself if told to. It is told not to: a batch that was
   begun twice may do harm, and the supervision restarts.
 """
@@ -19,6 +20,7 @@ import logging
 import os
 from concurrent.futures import Future
 from importlib import import_module
+from socket import create_connection
 from threading import Lock
 from typing import Any, Protocol
 
@@ -31,6 +33,9 @@ from batcher.workers.ray.messages import GROUPS
 
 HEAD_WAIT_S = 10**6
 """Seconds that Ray waits for the head of the cluster to come back: eleven days, for ever."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""Seconds for a connection to the head of the cluster, which is on the same network."""
 
 _MAX_REASON_CHARS = 600
 """Characters of what Ray says of an actor's end: it ends with a list of what it might have been."""
@@ -117,6 +122,11 @@ def reason_in(error: BaseException) -> str:
     return cut(" ".join(told) or type(error).__name__, _MAX_REASON_CHARS)
 
 
+_WITHOUT = (
+    "ray.address: expected a cluster of Ray that this machine is a node of, at {} (`ray start` "
+    "makes it one); got none"
+)
+
 _connecting = Lock()
 _address = ""  # that this process is connected to
 
@@ -129,31 +139,42 @@ def _connected(address: str) -> Any:
     global _address
     with _connecting:
         ray = _imported()
-        if not ray.is_initialized():
-            try:
-                ray.init(address=address, configure_logging=False, log_to_driver=True)
-            except Exception as err:
-                raise ModelLoadError(
-                    f"ray.address: expected a cluster of Ray that this machine is a node of, at "
-                    f"{address} (`ray start` makes it one); got none: {reason_in(err)}"
-                ) from err
-            _address = address
-        elif _address and _address != address:
+        is_connected = ray.is_initialized()
+        if is_connected and not _address:
+            return ray
+        if is_connected and address != _address:
             raise ModelLoadError(
                 f"ray.address: expected {_address}, to which this process is connected for another "
                 f"model; got {address}"
             )
+        try:
+            _check_reachable(address)
+            if not is_connected:
+                ray.init(address=address, configure_logging=False, log_to_driver=True)
+        except Exception as err:
+            raise ModelLoadError(f"{_WITHOUT.format(address)}: {reason_in(err)}") from err
+        _address = address
         return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError unless somebody listens where the head of the cluster is. Child thread."""
+    # What `ray.init` does with an address, `auto` and RAY_ADDRESS included; there is no public way.
+    services = import_module("ray._private.services")
+    found: str = services.canonicalize_bootstrap_address_or_die(address)
+    host, _, port = found.rpartition(":")
+    create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
 
 
 def _imported() -> Any:
     """Return the module `ray`; raises ModelLoadError. Child thread."""
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(HEAD_WAIT_S))
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of a SIGTERM that it may not take
     try:
-        return import_module("ray")
+        ray = import_module("ray")
     except ModuleNotFoundError as err:
         raise ModelLoadError(
             f"worker: expected the extra ray for `worker: ray`; got none: {err}. It comes with "
             f"{how_to_install('ray')}"
         ) from err
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of a SIGTERM that it may not take
+    return ray

@@ -30,20 +30,30 @@ class FakeRay:
 
     Attributes:
         events: what was asked, in order.
+        places: where it was looked whether somebody listens.
         is_away: whether there is no cluster.
     """
 
     def __init__(self) -> None:
         self.events: list[Any] = []
+        self.places: list[tuple[str, int]] = []
         self.is_away = False
 
     def is_initialized(self) -> bool:
         return any(event[0] == "init" for event in self.events)
 
     def init(self, **arguments: Any) -> None:
-        if self.is_away:
-            raise ConnectionError("could not find\n\tname: x\nany running Ray instance")
         self.events.append(("init", arguments["address"]))
+
+    def canonicalize_bootstrap_address_or_die(self, address: str) -> str:
+        if address == "auto" and self.is_away:
+            raise ConnectionError("could not find\n\tname: x\nany running Ray instance")
+        return "[::1]:6379" if address == "auto" else address
+
+    def connect(self, place: tuple[str, int], seconds: float) -> Any:
+        if self.is_away:
+            raise ConnectionRefusedError("nobody listens")
+        return SimpleNamespace(close=lambda: self.places.append(place))
 
     def remote(self, **options: Any) -> Any:
         self.events.append(("options", options))
@@ -75,7 +85,9 @@ class Handle:
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
-    monkeypatch.setattr(cluster, "import_module", {"ray": fake}.__getitem__)
+    modules = {"ray": fake, "ray._private.services": fake}
+    monkeypatch.setattr(cluster, "import_module", modules.__getitem__)
+    monkeypatch.setattr(cluster, "create_connection", fake.connect)
     monkeypatch.setattr(cluster, "_address", "")
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
@@ -106,6 +118,7 @@ def test_it_connects_once_and_never_lets_ray_end_the_process(ray: FakeRay) -> No
     for _ in range(2):
         RayCluster(RaySettings()).start()
     assert [event for event in ray.events if event[0] == "init"] == [("init", "auto")]
+    assert ray.places == [("::1", 6379)] * 2
     assert os.environ[VARIABLE] == str(cluster.HEAD_WAIT_S)
     words = "expected auto, to which this process is connected for another model; got h:1"
     with pytest.raises(ModelLoadError, match=words):
@@ -126,6 +139,18 @@ def test_without_a_cluster_the_error_says_how_to_have_one(ray: FakeRay) -> None:
         "ray.address: expected a cluster of Ray that this machine is a node of, at auto (`ray "
         "start` makes it one); got none: could not find any running Ray instance"
     )
+    # Ray itself would wait there for ever.
+    with pytest.raises(ModelLoadError, match=r"at h:1 .* got none: nobody listens"):
+        RayCluster(RaySettings(address="h:1")).start()
+    assert ray.events == []
+
+
+def test_no_actor_is_asked_for_while_the_head_is_away(ray: FakeRay) -> None:
+    RayCluster(RaySettings(address="h:1")).start()
+    ray.is_away = True
+    with pytest.raises(ModelLoadError, match=r"at h:1 .* got none: nobody listens"):
+        RayCluster(RaySettings(address="h:1")).start()
+    assert [event[0] for event in ray.events] == ["init", "options"]
 
 
 def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
