@@ -7,8 +7,8 @@ Whoever looks gets a Deferred of this file's, and may cancel that. The Deferred 
 it lives on until its reply has come, so each reply meets the command that it belongs to.
 
 Late is what Redis has not answered in time, not what a loop with too much to do has read too late.
-Where the loop was held up, the time of all looks begins anew, once: their commands may have left
-only now. And a look has failed only after the loop has read its sockets.
+Where the loop was held up, the time of all looks begins anew, once, when their commands have left.
+And a look has failed only after the loop has read its sockets.
 
 When the breaker opens, the connection is ended, and all that was under way with it: what waits in
 the sockets of a Redis that hangs takes no memory here, and the probe gets a new connection.
@@ -199,11 +199,9 @@ class RedisStore:
 
     def _ring(self) -> None:
         """End what is late, once the loop has read its sockets."""
-        now = self._clock.seconds()
-        if self._asked and now > self._asked[0].deadline + HELD_S:
-            self._begin_anew(now)
-        # uvloop runs what is due now before it reads sockets, so twice is behind that.
-        self._clock.callLater(0, self._clock.callLater, 0, self._expire)
+        late_s = self._clock.seconds() - self._asked[0].deadline if self._asked else 0.0
+        # uvloop runs what is due now before it looks at sockets, so twice is behind that.
+        self._clock.callLater(0, self._clock.callLater, 0, self._expire, late_s > HELD_S)
 
     def _begin_anew(self, now: float) -> None:
         """Begin the time of all looks anew that were not held up before."""
@@ -212,8 +210,11 @@ class RedisStore:
                 asked.was_held = True
                 asked.deadline = now + WAIT_S
 
-    def _expire(self) -> None:
+    def _expire(self, was_held: bool) -> None:
+        """End what is late; first begin anew if the loop `was_held` up."""
         now = self._clock.seconds()
+        if was_held:
+            self._begin_anew(now)
         while self._asked and (self._asked[0].has_ended or self._asked[0].deadline <= now):
             asked = self._asked.popleft()
             if not asked.has_ended:
