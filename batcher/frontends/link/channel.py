@@ -33,6 +33,16 @@ class Peer(Protocol):
         """Hear that the other process is gone; called once."""
 
 
+class _Nobody:
+    """Hears nothing: the other process is gone."""
+
+    def take(self, message: Message) -> None:
+        """Forget `message`."""
+
+    def lost(self) -> None:
+        """Know that already."""
+
+
 class Channel:
     """Sends and receives messages, and has both regions of shared memory. Reactor thread.
 
@@ -110,7 +120,10 @@ class Channel:
         if self._open:
             self._open = False
             self._waiting.clear()
-            self.peer.lost()
+            # A cycle would keep both regions of memory until the collector looks, hours later.
+            peer, self.peer = self.peer, _Nobody()
+            self._transport = None
+            peer.lost()
 
     def pause_writing(self) -> None:
         """Go on: whoever sends looks at `unread_bytes`, or sends answers that a front waits for."""

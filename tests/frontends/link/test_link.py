@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from mmap import mmap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -317,6 +320,23 @@ class LinkTests(SynchronousTestCase):
         self.both.engine_end.send((99,))
         self.both.carry()
         assert self.both.told == [(LINE, b"a line"), (99,)]
+
+
+def test_memory_of_a_front_that_has_ended_is_given_back_at_once() -> None:
+    engine: Any = SimpleNamespace(lost=lambda link: None)
+    channel = Channel(mmap(-1, 4096), mmap(-1, 4096), lambda call: None)
+    channel.peer = FrontLink(channel, engine)
+    wire: Any = Wire()
+    wire.channel = channel  # as a transport has its protocol
+    channel.connection_made(wire)
+    memory = ref(channel.lender)
+    gc.disable()
+    try:
+        channel.connection_lost(None)
+        del channel, wire
+        assert memory() is None
+    finally:
+        gc.enable()
 
 
 def test_what_fronts_count_is_added_up() -> None:
