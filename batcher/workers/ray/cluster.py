@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import Future
+from functools import partial
 from importlib import import_module
 from socket import create_connection
 from threading import Lock
@@ -28,6 +29,7 @@ from batcher.config.ray_settings import RaySettings
 from batcher.core.error_text import cut, message
 from batcher.core.installing import how_to_install
 from batcher.errors import ModelLoadError
+from batcher.workers.daemon_threads import start_daemon
 from batcher.workers.ray.actor import ModelActor
 from batcher.workers.ray.messages import GROUPS
 
@@ -112,7 +114,9 @@ class _RayActor:
 
     def kill(self) -> None:
         """End the actor. Child thread."""
-        self._ray.kill(self._handle, no_restart=True)
+        # Beside: for an actor that waits for a node, Ray asks the head of the cluster, and waits
+        # for the answer until the head is back.
+        start_daemon(partial(self._ray.kill, self._handle, no_restart=True), "batcher-ray-kill")
 
 
 def reason_in(error: BaseException) -> str:

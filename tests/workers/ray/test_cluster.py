@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from batcher.workers.making import make_workers
 from batcher.workers.process.worker import ProcessWorker
 from batcher.workers.ray import cluster
 from batcher.workers.ray.cluster import RayCluster
-from tests.support.crossing import Loop
+from tests.support.crossing import PATIENCE, Loop
 from tests.support.model_folders import Folders
 from tests.support.model_folders import folders as folders
 
@@ -32,12 +33,15 @@ class FakeRay:
         events: what was asked, in order.
         places: where it was looked whether somebody listens.
         is_away: whether there is no cluster.
+        head: set while the head of the cluster is there; Ray waits for it to kill an actor.
+        killed: set when an actor was killed.
     """
 
     def __init__(self) -> None:
         self.events: list[Any] = []
         self.places: list[tuple[str, int]] = []
         self.is_away = False
+        self.head, self.killed = Event(), Event()
 
     def is_initialized(self) -> bool:
         return any(event[0] == "init" for event in self.events)
@@ -60,7 +64,9 @@ class FakeRay:
         return lambda kind: SimpleNamespace(remote=lambda *arguments: Handle(self.events))
 
     def kill(self, handle: Any, no_restart: bool) -> None:
+        assert self.head.wait(PATIENCE)
         self.events.append(("kill", no_restart))
+        self.killed.set()
 
 
 class Handle:
@@ -110,7 +116,9 @@ def test_an_actor_takes_what_the_settings_say_and_nothing_is_repeated(ray: FakeR
     }
     assert actor.call("run", 1).result() == ("run", 1)
     assert actor.call("hear", group="hear").result() == ("hear",)
-    actor.kill()
+    actor.kill()  # which waits for nothing
+    ray.head.set()
+    assert ray.killed.wait(PATIENCE)
     assert ray.events[2:] == [("hear", {"concurrency_group": "hear"}), ("kill", True)]
 
 
