@@ -217,6 +217,8 @@ class ClientOptions:
         common_lines: header lines of every request, the API key among them. They are left out of
             the `repr`, since the key is a secret.
         habits: what is learnt of the server.
+        max_answer_bytes: longest answer, its head included. Those of servers have no such bound:
+            how large results are, models decide.
     """
 
     address: ServerAddress = field(repr=False)
@@ -224,6 +226,7 @@ class ClientOptions:
     policy: RetryPolicy
     common_lines: str = field(repr=False)
     habits: ServerHabits = field(default_factory=ServerHabits, repr=False, compare=False)
+    max_answer_bytes: float = inf
 
     def attempts(
         self,

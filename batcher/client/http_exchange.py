@@ -8,6 +8,7 @@ of the connection is told to the reader too.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import inf
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -48,12 +49,16 @@ class ResponseReader:
         "_headers",
         "_is_framed",
         "_is_whole",
+        "_max_bytes",
+        "_nbytes",
         "_parser",
         "is_reusable",
     )
 
-    def __init__(self) -> None:
-        """Expect the response to the first request."""
+    def __init__(self, max_bytes: float = inf) -> None:
+        """Expect the response to the first request; none is longer than `max_bytes`."""
+        self._max_bytes = max_bytes
+        self._nbytes = 0  # of this response so far
         self._parser = HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -64,15 +69,20 @@ class ResponseReader:
 
     def expect(self) -> None:
         """Expect the response to one more request."""
-        self._is_whole, self._found = False, None
+        self._is_whole, self._found, self._nbytes = False, None, 0
         self.is_reusable = False
 
     def feed(self, data: bytes) -> HttpResponse | None:
         """Return the response that `data` completes; None if there is more to come.
 
         Raises:
-            AnswerLost: the bytes are no HTTP/1.1.
+            AnswerLost: the bytes are no HTTP/1.1, or too many.
         """
+        self._nbytes += len(data)
+        if self._nbytes > self._max_bytes:
+            raise AnswerLost(
+                f"expected an answer of at most {self._max_bytes} bytes; got a longer one"
+            )
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as err:

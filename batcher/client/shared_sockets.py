@@ -102,7 +102,7 @@ class Connection:
         self._socket = connected
         self._seconds = seconds
         self._wait = -1.0  # seconds that the socket waits, once they are set
-        self._reader = ResponseReader()
+        self._reader = ResponseReader(options.max_answer_bytes)
         self._has_come = Readiness(connected.fileno())
 
     @property

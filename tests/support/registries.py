@@ -29,12 +29,16 @@ class FakeRegistry(Peer):
     Attributes:
         clock: the registry's time.
         away: how it is away: `Refuse`, `Lose` or `Hang`; None for a registry that is there.
+        leaderless: how many of the next requests come to a host that is cut off from the others.
+        instead: what is answered instead of what was asked for.
     """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(Hang())
         self.clock = clock
         self.away: type[Exception] | None = None
+        self.leaderless = 0
+        self.instead: HttpResponse | None = None
 
     def accept(self) -> None:
         if self.away is Refuse:
@@ -46,6 +50,11 @@ class FakeRegistry(Peer):
         self.seen.append((path, dict(headers), body))
         if self.away is not None:
             raise Lose if self.away is Refuse else self.away
+        if self.leaderless:
+            self.leaderless -= 1
+            return said({"error": "no leader"}, 503)
+        if self.instead is not None:
+            return self.instead
         return self.answer(self.method, path, headers, body)
 
     def answer(

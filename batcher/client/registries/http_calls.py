@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from batcher.client.attempts import Attempts, checked_options
 from batcher.client.blocking_calls import BlockingCalls, BlockingSetup
-from batcher.client.errors import AnswerLost, ClientFailure, DeadlineExceeded, NotConnected
+from batcher.client.errors import ClientFailure, InferenceFailed, NotConnected
 from batcher.client.request_building import HttpRequest
-from batcher.client.response_reading import HttpResponse
+from batcher.client.response_reading import HttpResponse, failure_of
 from batcher.client.retrying import RetryPolicy
 from batcher.codecs.formats.json_text import from_json, to_json
 from batcher.core.registry_address import RegistryAddress
 
 TIMEOUT_S = 3.0
 """Longest time of a call to one host: a registry in the same network takes milliseconds."""
+
+MAX_ANSWER_BYTES = 32 << 20
+"""Longest answer of a host: more than all that a directory of ours lists."""
 
 _ONCE = RetryPolicy(0)  # at one host; the next one is asked at once
 
@@ -33,8 +37,19 @@ class _Question(NamedTuple):
     def request(self, seconds_left: float) -> HttpRequest:
         return HttpRequest(*self)
 
-    def read(self, response: HttpResponse) -> HttpResponse:
-        return response
+    def read(self, response: HttpResponse) -> Any:
+        """Return the JSON of an answer, None for an empty one.
+
+        What is packed is not unpacked, since it was asked for plain: a megabyte may be a gigabyte.
+        """
+        failure = failure_of(response, time.time())
+        if failure is not None:
+            raise failure
+        return from_json(response.body) if response.body.strip() else None
+
+
+def _question(method: str, path: str, headers: Mapping[str, str], document: object) -> _Question:
+    return _Question(method, path, headers, b"" if document is None else to_json(document))
 
 
 class HttpCalls:
@@ -59,17 +74,17 @@ class HttpCalls:
             BatcherError: the answer is no JSON.
             ClientFailure: no host answered, or the answer is an error.
         """
-        body = b"" if document is None else to_json(document)
-        question = _Question(method, path, {**self._headers, **(headers or {})}, body)
+        question = _question(method, path, {**self._headers, **(headers or {})}, document)
         failure: ClientFailure = NotConnected("expected a host; got none")
         for calls in list(self._hosts):
+            attempts = Attempts(question, _ONCE, TIMEOUT_S, time.monotonic())
             try:
-                answer = calls.call(Attempts(question, _ONCE, TIMEOUT_S, time.monotonic()))
-            except (AnswerLost, DeadlineExceeded, NotConnected) as err:
+                return question.read(calls.sockets.exchange(attempts))
+            except ClientFailure as err:
+                if isinstance(err, InferenceFailed) and err.status < 500:
+                    raise  # the next host would say the same
                 failure = err
                 self._hosts.append(self._hosts.pop(0))  # next time the others come first
-            else:
-                return from_json(answer.body) if answer.body.strip() else None
         raise failure
 
     def close(self) -> None:
@@ -81,4 +96,5 @@ class HttpCalls:
 def _calls(scheme: str, host: str, port: int) -> BlockingCalls:
     name = f"[{host}]" if ":" in host else host
     setup = BlockingSetup(1, None, None, None, time.monotonic, time.sleep)
-    return setup.calls(checked_options(f"{scheme}://{name}:{port}", TIMEOUT_S, 0))
+    options = checked_options(f"{scheme}://{name}:{port}", TIMEOUT_S, 0)
+    return setup.calls(replace(options, max_answer_bytes=MAX_ANSWER_BYTES))

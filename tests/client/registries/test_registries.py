@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from gzip import compress
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from twisted.internet.task import Clock
 
 from batcher.client import ClientFailure, blocking_calls
 from batcher.client.listed_server import ListedServer
+from batcher.client.registries import http_calls
 from batcher.client.registries.registry import Registry, registry_of
+from batcher.client.response_reading import HttpResponse
 from batcher.core.registry_address import registry_address
+from batcher.errors import BatcherError
 from tests.support.client_forms import PeerSocket
 from tests.support.oip_peer import Hang, Lose, Refuse
 from tests.support.registries import FAKES, TOKEN, FakeRegistry
@@ -129,6 +133,26 @@ def test_another_host_answers_where_one_is_gone(world: World) -> None:
         registry.announce(ONE, TTL_S)
         assert registry.servers() == [ONE]
     assert world.connected == ["one", "one", "two"]
+
+
+def test_a_host_without_the_others_is_left_for_one_of_them(world: World) -> None:
+    server = world.registry()
+    server.announce(ONE, TTL_S)
+    world.fake.leaderless = 1
+    assert server.servers() == [ONE]
+    assert world.connected == ["one", "two"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"content-encoding": "gzip"}], ids=["long", "bomb"])
+def test_an_answer_without_end_is_not_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str]
+) -> None:
+    monkeypatch.setattr(http_calls, "MAX_ANSWER_BYTES", 8 << 10)
+    body = compress(b" " * (1 << 22)) if fields else b" " * (16 << 10)
+    client = world.registry()
+    world.fake.instead = HttpResponse(200, fields, body)
+    with pytest.raises((ClientFailure, BatcherError)):
+        client.servers()
 
 
 def test_whoever_does_not_know_the_secret_gets_nothing(world: World) -> None:
