@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -81,6 +83,24 @@ def test_what_is_large_or_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert found.ask("PUT", "/services/a/h:3", GOOD)[0] == 503
     found.clock.advance(10)
     assert found.ask("PUT", "/services/a/h:3", GOOD)[0] == 200
+
+
+def test_announcements_take_no_more_memory_than_they_have_bytes() -> None:
+    found = Directory()
+    names = [f"{number:x}" for number in range(2000)]
+    entry = {**GOOD, "models": names}
+    nbytes = len(json.dumps(entry))
+    assert nbytes < MAX_ENTRY_BYTES
+    found.ask("PUT", "/services/a/first", entry)  # makes what is made once
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            assert found.ask("PUT", f"/services/a/{number}", entry)[0] == 200
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 20 * 2 * nbytes
 
 
 def test_a_token_keeps_strangers_out() -> None:
