@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -154,6 +156,24 @@ def test_servers_come_change_and_go(daemon: Daemon) -> None:
     assert asked(client) == {OTHER.address}
     for each in (first, second, client):
         each.close()
+
+
+def test_whoever_forgets_to_close_and_whoever_is_forked_leaves_nothing(daemon: Daemon) -> None:
+    before = set(threading.enumerate())
+    registry = daemon.registry()
+    registry.announce(ONE, TTL_S)
+    child = os.fork()
+    if not child:  # its copy of the registry is not its own: no session of the parent's ends
+        began = time.monotonic()
+        registry.close()
+        os._exit(time.monotonic() - began > 1)
+    assert os.waitpid(child, 0)[1] == 0
+    client = daemon.registry()
+    assert asked(client) == {ONE.address}
+    client.close()
+    del registry
+    gc.collect()
+    until(lambda: set(threading.enumerate()) <= before, 15)
 
 
 def test_a_dead_server_is_gone_within_its_ttl(daemon: Daemon) -> None:

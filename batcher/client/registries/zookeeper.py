@@ -10,13 +10,17 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
+from functools import partial
+from time import monotonic
 from typing import Any
+from weakref import finalize
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 from kazoo.security import CREATOR_ALL_ACL, READ_ACL_UNSAFE
 
-from batcher.client.listed_server import ListedServer
+from batcher.client.balancer import start_daemon
+from batcher.client.listed_server import MAX_SERVERS, ListedServer
 from batcher.client.registries.records import id_of, read_record, readable, record_of
 from batcher.client.registries.registry import PERIOD_S
 from batcher.core.registry_address import RegistryAddress
@@ -48,21 +52,22 @@ class ZooKeeper:
         self._acl = [*CREATOR_ALL_ACL, *READ_ACL_UNSAFE] if address.user else None
         self._client: Any = None
         self._process = 0
+        self._end: Any = None  # ends the session of a registry that nobody has closed
         self._node = ""
         self._record = b""
 
     def servers(self) -> list[ListedServer]:
         """Return the servers below the service's path."""
-        client = self._connected(_SESSION_S)
+        client, ends_at = self._connected(_SESSION_S), monotonic() + _TIMEOUT_S
         try:
             names = _answer(client.get_children_async(self._path))
         except NoNodeError:
             return []
-        reads = [client.get_async(f"{self._path}/{name}") for name in names]
+        reads = [client.get_async(f"{self._path}/{name}") for name in names[:MAX_SERVERS]]
         records = []
         for read in reads:
             with suppress(NoNodeError):  # gone since
-                records.append(_answer(read)[0])
+                records.append(_answer(read, max(ends_at - monotonic(), 0))[0])
         return readable(records, read_record)
 
     def announce(self, server: ListedServer, ttl_s: float) -> None:
@@ -91,9 +96,8 @@ class ZooKeeper:
     def close(self) -> None:
         """End the session, and with it the node."""
         client, self._client = self._client, None
-        if client is not None:
-            client.stop()
-            client.close()
+        if client is not None and self._end.detach() is not None:
+            _end(client, self._process)
 
     def _connected(self, session_s: float) -> Any:
         """Return a client that has been connected once; later it connects again by itself."""
@@ -105,8 +109,23 @@ class ZooKeeper:
                 client.close()
                 raise
             self._client, self._process = client, os.getpid()
+            # The library's threads hold its client, so it would stay for ever.
+            self._end = finalize(self, _end_soon, client, self._process)
+            self._end.atexit = False
         return self._client
 
 
-def _answer(asked: Any) -> Any:
-    return asked.get(timeout=_TIMEOUT_S)
+def _answer(asked: Any, seconds: float = _TIMEOUT_S) -> Any:
+    return asked.get(timeout=seconds)
+
+
+def _end_soon(client: Any, process: int) -> None:
+    """End a session, which may take seconds, beside whichever thread collects garbage."""
+    start_daemon(partial(_end, client, process))
+
+
+def _end(client: Any, process: int) -> None:
+    """End a session, unless it is that of the process from which this one was forked."""
+    if process == os.getpid():
+        client.stop()
+        client.close()
