@@ -105,7 +105,8 @@ class DirectoryRoutes:
 
     def _check_token(self, call: Call) -> None:
         given = call.head.header(b"authorization").removeprefix("Bearer ")
-        if self._token and not compare_digest(given.encode(), self._token.encode()):
+        # The bytes as they came: clients send the token in UTF-8.
+        if self._token and not compare_digest(given.encode("latin-1"), self._token.encode()):
             raise Forbidden("this directory: expected Authorization: Bearer and its token")
 
     def _entry(self, body: bytes) -> _Entry:

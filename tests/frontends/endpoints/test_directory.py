@@ -114,3 +114,8 @@ def test_a_token_keeps_strangers_out() -> None:
             assert found.ask(method, path, document, fields)[0] == 403
         assert found.ask(method, path, document, "Authorization: Bearer sesame\r\n")[0] == 200
     assert found.ask("GET", "/livez") == (200, {"live": True})
+
+
+def test_a_token_may_have_any_letters() -> None:
+    fields = "Authorization: Bearer sésame\r\n"
+    assert Directory("sésame").ask("GET", "/services/a", None, fields)[0] == 200
