@@ -115,10 +115,10 @@ class FrontLink:
 
     def _answered(self, response: InferenceResponse, number: int) -> None:
         outputs = write_arrays(response.outputs, self.channel.lender)
-        times = (response.queue, response.compute, response.batch_size)
-        origin = (response.origin, tuple(response.steps))
-        head = (ANSWER, number, response.model, response.version)
-        self.channel.send((*head, outputs, *times, *origin))
+        times = response.queue, response.compute, response.batch_size
+        origin, steps = response.origin, response.steps
+        named = response.model, response.version
+        self.channel.send((ANSWER, number, *named, outputs, *times, origin, steps))
         self._running.pop(number, None)
 
     def _failed(self, failure: Failure, number: int) -> None:

@@ -161,9 +161,10 @@ class EngineLink:
         return deferred
 
     def _answer(self, message: Message) -> InferenceResponse:
-        _, _, model, version, outputs, *times_and_origin = message
+        _, _, model, version, outputs, queue, compute, batch_size, origin, steps = message
         arrays = read_arrays(outputs, self._engine().reader)
-        return InferenceResponse(model, version, arrays, *times_and_origin)
+        # Not `*times`: compiled code would call this class as any function of Python's.
+        return InferenceResponse(model, version, arrays, queue, compute, batch_size, origin, steps)
 
     def _reply(self, message: Message) -> Reply:
         _, _, status, content_type, written, headers, model, file = message
