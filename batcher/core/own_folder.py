@@ -53,6 +53,21 @@ class OwnFolder:
         self.remove = finalize(self, _remove, self.path, lock, os.getpid())
 
 
+def cache_home() -> Path:
+    """Return the folder below which programs of this user keep what they can have again.
+
+    Raises:
+        FileNotFoundError: the user has none, as in containers whose user has no entry in the list
+            of users.
+
+    Any thread.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as err:
+        raise FileNotFoundError("expected XDG_CACHE_HOME or HOME; got neither") from err
+
+
 def make_private(folder: Path) -> None:
     """Make `folder`, where code is kept, if it is missing.
 

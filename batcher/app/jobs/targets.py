@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 from batcher.app.jobs.sources import digest
+from batcher.core.own_folder import cache_home
 from batcher.errors import ConfigError
 from batcher.serving.jobs.journal import RESTART, SENT
 from batcher.serving.jobs.output_files import OutputFiles
@@ -72,11 +72,13 @@ class Target(NamedTuple):
 def target_at(place: str, work: Path | None) -> Target:
     """Return the output at `place`, a path or an address; `work` is the folder of what waits.
 
-    Raises ConfigError: there is no such kind of store.
+    Raises ConfigError: there is no such kind of store, or no folder for what waits.
     """
     if not is_store(place):
         return Target(Path(place).absolute())
     stored = stored_place(place, "the output")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = (work or cache / "batcher" / "jobs").absolute()
+    try:
+        folder = (work or cache_home() / "batcher" / "jobs").absolute()
+    except OSError as err:
+        raise ConfigError(f"a folder for what waits for the store: {err}") from err
     return Target(folder / digest([stored.address]) / stored.name, stored)

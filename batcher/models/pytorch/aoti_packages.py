@@ -32,7 +32,7 @@ import torch
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.core.own_folder import make_private
+from batcher.core.own_folder import cache_home, make_private
 from batcher.errors import ModelLoadError
 
 PACKAGE_SCHEME = 4
@@ -99,11 +99,9 @@ def cache_folder() -> Path:
     Any thread.
     """
     try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "batcher" / "aoti"
+        folder = cache_home() / "batcher" / "aoti"
         make_private(folder)
-    # Without HOME and without an entry in the list of users there is no home.
-    except (OSError, RuntimeError) as err:
+    except OSError as err:
         raise ModelLoadError(
             f"expected a cache folder that can be written to, at XDG_CACHE_HOME or in HOME; {err}"
         ) from err

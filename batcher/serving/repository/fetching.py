@@ -11,7 +11,6 @@ newest version cannot be read. Without stores in the settings nothing here does 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -52,14 +51,9 @@ def make_stores(
     stopped: Callable[[], bool] = lambda: False,
 ) -> Stores:
     """Return what fetches for `settings`; nothing is asked or made yet. Any thread."""
-    cache = StoreCache(_cache_folder(settings, base), settings.store_cache_bytes)
+    folder = base / settings.store_cache if settings.store_cache is not None else None
+    cache = StoreCache(folder, settings.store_cache_bytes)
     return Stores(cache, open_store, tell, stopped)
-
-
-def _cache_folder(settings: ServerSettings, base: Path) -> Path:
-    if settings.store_cache is not None:
-        return base / settings.store_cache
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "batcher"
 
 
 def fetch(

@@ -22,6 +22,7 @@ from batcher.errors import (
 )
 from batcher.frontends.endpoints.oip.load_parameters import load_for_client
 from batcher.serving.model_version import ModelState
+from batcher.serving.repository.fetching import make_stores
 from batcher.serving.repository.folders import find_models
 from batcher.serving.repository.listing import Listing
 from batcher.serving.repository.repository import ModelRepository
@@ -98,6 +99,25 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
     repository.start()
     yield repository
     repository.serving.end()
+
+
+def test_a_user_without_a_home_needs_none_for_folders_and_hears_of_it_for_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    monkeypatch.setattr("pathlib.Path.expanduser", lambda path: homeless())
+    write(tmp_path / "models/m/1")
+    repository = Repository(tmp_path, model_control="none")
+    repository.start()
+    assert repository.answer() == [2.0]
+    repository.serving.end()
+    stores = make_stores(ServerSettings(model_repository="s3://b"), tmp_path, lambda *_: None)
+    with pytest.raises(ConfigError, match="store_cache: expected a folder; expected XDG_CACHE"):
+        _ = stores.cache.folder
 
 
 def test_nothing_is_loaded_that_is_not_wanted_at_start(repository: Repository) -> None:

@@ -23,11 +23,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batcher.core.own_folder import make_private
+from batcher.core.own_folder import cache_home, make_private
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores.locks import FileLock, locked, try_lock
 from batcher.serving.repository.stores.store import StoredFile
@@ -49,11 +50,23 @@ class Entry(NamedTuple):
 class StoreCache:
     """Keeps versions on the disk. The thread of the stores, or of a command."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Keep at most `max_bytes` in `folder`; nothing is made before it is needed."""
-        self.folder = folder / "models"
+    def __init__(self, folder: Path | None, max_bytes: int) -> None:
+        """Keep at most `max_bytes` in `folder`, which is looked for when it is needed first.
+
+        Without a folder it is the one that this user's programs keep such things in.
+        """
         self.max_bytes = max_bytes
+        self._given = folder
         self._held: dict[str, FileLock] = {}
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where versions lie. Raises ConfigError: none was named, and the user has no home."""
+        try:
+            given = self._given or cache_home() / "batcher"
+        except OSError as err:
+            raise ConfigError(f"store_cache: expected a folder; {err}") from err
+        return given / "models"
 
     def has(self, version: StoredVersion) -> bool:
         """Return whether the version is here as a whole."""
