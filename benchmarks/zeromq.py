@@ -1,9 +1,10 @@
 """Requests/s and latency over ZeroMQ beside HTTP, and bursts of which no message may be lost.
 
 One server answers both, on the same cores, with the mlp of 784 floats. 64 requests are in flight:
-over HTTP on 64 connections of wrk, over ZeroMQ on one socket of pyzmq, and on 64. The load is a
-closed loop, each answer is looked at, protocols alternate within a round, and the table has medians
-over the rounds. pyzmq's client is Python and takes more of the cores than wrk does.
+over HTTP on 64 connections of wrk, over ZeroMQ on one socket, and on 64. The load is a closed loop,
+each answer is looked at, protocols alternate within a round, and the table has medians over the
+rounds. Both clients are C, since they share the cores with the server: `zeromq_load.c` is built
+here, which needs a C compiler and the library's headers (`apt-get install libzmq3-dev`).
 
 The bursts are 1 to 1,000 messages at once, each awaited as a whole, to a model that gives its input
 back. Each answer must have the number and the value of its request.
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 from random import Random
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgpack
@@ -36,6 +38,9 @@ from benchmarks.wrk import OCTETS, require_wrk, run_wrk
 
 IN_FLIGHT = 64
 MAX_BURST = 1000
+ANSWER_BYTES = 40
+"""Ten scores of FP32."""
+
 WAIT_MS = 30_000
 SETTING = "zeromq=tcp://127.0.0.1:0"
 
@@ -46,32 +51,53 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument("--messages", type=int, default=1_000_000, help="of all bursts together")
-    parser.add_argument("--load", nargs=3, metavar=("ADDRESS", "SOCKETS", "SECONDS"))
     parser.add_argument("--bursts", nargs=2, metavar=("ADDRESS", "MESSAGES"))
     options = parser.parse_args()
-    if options.load:
-        address, sockets, seconds = options.load
-        found: Any = closed_loop(address, int(sockets), float(seconds))
-        sys.stdout.write(orjson.dumps(found).decode())
-    elif options.bursts:
+    if options.bursts:
         found = bursts(options.bursts[0], int(options.bursts[1]))
         sys.stdout.write(orjson.dumps(found).decode())
     else:
         require_wrk()
-        rows = [*compared(options.rounds, options.seconds), lost(options.messages)]
+        with TemporaryDirectory() as folder:
+            load = Load(Path(folder))
+            rows = [*compared(load, options.rounds, options.seconds), lost(options.messages)]
         print(write_results("zeromq", "ZeroMQ beside HTTP", rows, REMARKS))
 
 
 REMARKS = (
     "`http`: raw bytes on `/models/mlp/predict`, wrk with 64 connections. `zeromq, 1 socket` and "
-    "`zeromq, 64 sockets`: raw tensors, 64 requests in flight. `ratio`: requests/s over those of "
-    "`http`, median over the rounds of the ratio within a round.",
+    "`zeromq, 64 sockets`: raw tensors, 64 requests in flight, by a client in C. `ratio`: "
+    "requests/s over those of `http`, median over the rounds of the ratio within a round.",
     "`bursts`: one socket, 64 floats echoed, 1 to 1,000 messages at once; `errors` counts answers "
     "that did not come, or were another's.",
 )
 
 
-def compared(rounds: int, seconds: int) -> list[dict[str, Any]]:
+class Load:
+    """The client of ZeroMQ, built in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Build it."""
+        self._program, self._header, self._body = (
+            str(folder / name) for name in ("load", "header", "body")
+        )
+        source = Path(__file__).with_name("zeromq_load.c")
+        command = ["cc", "-O2", "-o", self._program, str(source), "-lzmq"]
+        if subprocess.run(command, check=False).returncode:
+            sys.exit("expected a C compiler and the headers of ZeroMQ: apt-get install libzmq3-dev")
+
+    def run(self, address: str, sockets: int, seconds: int, body: bytes) -> dict[str, float]:
+        """Return what was measured with IN_FLIGHT requests on so many sockets."""
+        Path(self._header).write_bytes(header("mlp", len(body) // 4))
+        Path(self._body).write_bytes(body)
+        numbers = map(str, (sockets, IN_FLIGHT, seconds, ANSWER_BYTES))
+        command = [self._program, address, *numbers, self._header, self._body]
+        output = subprocess.run(command, capture_output=True, check=True).stdout
+        answered, took, p50, p99, errors = map(float, output.split())
+        return {"rate": answered / took, "p50": p50, "p99": p99, "errors": errors}
+
+
+def compared(load: Load, rounds: int, seconds: int) -> list[dict[str, Any]]:
     """Return a row for HTTP and for ZeroMQ over one socket and over many."""
     body = np.random.default_rng(0).random(784, dtype=np.float32).tobytes()
     found: dict[str, list[dict[str, float]]] = {}
@@ -80,8 +106,8 @@ def compared(rounds: int, seconds: int) -> list[dict[str, Any]]:
         for turn in range(rounds + 1):
             measured = {
                 "http": http(f"{server.http}/models/mlp/predict", body, seconds),
-                "zeromq, 1 socket": child("--load", server.zeromq, "1", str(seconds)),
-                "zeromq, 64 sockets": child("--load", server.zeromq, "64", str(seconds)),
+                "zeromq, 1 socket": load.run(server.zeromq, 1, seconds, body),
+                "zeromq, 64 sockets": load.run(server.zeromq, IN_FLIGHT, seconds, body),
             }
             if turn:  # the first is warm-up
                 for name, one in measured.items():
@@ -145,55 +171,18 @@ def header(model: str, width: int) -> bytes:
     return packed
 
 
-def connected(address: str, sockets: int) -> list[Any]:
-    """Return so many sockets of ZeroMQ."""
-    context = zmq.Context.instance()
-    found = [context.socket(zmq.DEALER) for _ in range(sockets)]
-    for each in found:
-        each.set(zmq.LINGER, 0)
-        each.set(zmq.RCVTIMEO, WAIT_MS)
-        each.connect(address)
+def connected(address: str) -> Any:
+    """Return a socket of ZeroMQ."""
+    found = zmq.Context.instance().socket(zmq.DEALER)
+    found.set(zmq.LINGER, 0)
+    found.set(zmq.RCVTIMEO, WAIT_MS)
+    found.connect(address)
     return found
-
-
-def closed_loop(address: str, sockets: int, seconds: float) -> dict[str, float]:
-    """Keep requests in flight, and return rate, latencies in ms, and errors."""
-    found = connected(address, sockets)
-    head = header("mlp", 784)
-    body = np.random.default_rng(0).random(784, dtype=np.float32).tobytes()
-    began: dict[bytes, float] = {}
-    latencies: list[float] = []
-    errors = number = 0
-    for each in found:
-        for _ in range(IN_FLIGHT // sockets):
-            number += 1
-            key = number.to_bytes(8, "big")
-            began[key] = time.perf_counter()
-            each.send_multipart((key + head, body))
-    poller = zmq.Poller()
-    for each in found:
-        poller.register(each, zmq.POLLIN)
-    start = now = time.perf_counter()
-    while now - start < seconds:
-        ready = [found[0]] if sockets == 1 else [each for each, _ in poller.poll(WAIT_MS)]
-        for each in ready:
-            first, *parts = each.recv_multipart()
-            now = time.perf_counter()
-            key = first[:8]
-            latencies.append(now - began.pop(key))
-            errors += len(parts) != 1 or len(parts[0]) != 40
-            number += 1
-            key = number.to_bytes(8, "big")
-            began[key] = now
-            each.send_multipart((key + head, body))
-    ordered = np.sort(latencies) * 1e3
-    p50, p99 = float(np.percentile(ordered, 50)), float(np.percentile(ordered, 99))
-    return {"rate": len(latencies) / (now - start), "p50": p50, "p99": p99, "errors": errors}
 
 
 def bursts(address: str, messages: int) -> dict[str, float]:
     """Send bursts, and return the rate and how many answers did not come or were wrong."""
-    (socket,) = connected(address, 1)
+    socket = connected(address)
     draw, head = Random(0), header("echo", 64)
     sent = errors = 0
     start = time.perf_counter()
