@@ -16,6 +16,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from batcher.core.error_text import brief
+
 DEFAULT_SERVICE = "batcher"
 DEFAULT_PORTS = {"consul": 8500, "etcd": 2379, "zk": 2181, "directory": 8090, "srv": 53}
 """Kind of registry to the port on which one usually listens."""
@@ -93,7 +95,7 @@ def registry_address(text: str) -> RegistryAddress:
     except (LookupError, ValueError):
         found = None
     if found is None or any(character <= " " for character in text):
-        raise ValueError(f"{_EXPECTED}; got {without_secrets(text)!r:.200}")
+        raise ValueError(f"{_EXPECTED}; got {brief(without_secrets(text), 200)}")
     return found
 
 
