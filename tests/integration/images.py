@@ -53,7 +53,7 @@ def built(folder: Path) -> Iterator[str]:
     with base():
         build(IMAGE, folder)
         yield IMAGE
-        buildah("rmi", IMAGE)
+        buildah("rmi", "--force", IMAGE)  # with containers that an ended run has left
 
 
 @contextmanager
