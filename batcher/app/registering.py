@@ -1,6 +1,6 @@
 """Keeps this server listed in a registry: from when it is ready until it is to stop.
 
-    SERVING ─► announce, each third of the TTL ─► LEAVING or DRAINING ─► withdraw ─► ports close
+    SERVING -> announce, each third of the TTL -> LEAVING or DRAINING -> withdraw -> ports close
 
 A server that dies says nothing more, and its entry ends with its TTL. A server that is not ready is
 announced with weight 0, so that nobody is sent to it.

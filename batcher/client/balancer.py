@@ -2,7 +2,7 @@
 
 One thread of its own looks after the servers, and only while there are calls:
 
-    a call begins ─► is something due? ─► a thread asks the registry, probes servers, and ends
+    a call begins -> is something due? -> a thread asks the registry, probes servers, and ends
 
 So a client without calls asks nobody, no call waits for a registry (but the first one, which knows
 no server yet), and the three forms of the client share all of this. The thread is a daemon: it
