@@ -122,8 +122,8 @@ class BatcherService(MultiService):
         super().__init__()  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
         self.settings, self._stopped = settings, Waiters()
         self.ready: Deferred[None] = Deferred()
-        cross = self._in_a_burst(call_from_thread or reactor.callFromThread)
-        soon = self._in_a_burst(call_soon or partial(reactor.callLater, 0))
+        cross = _in_a_burst(self, call_from_thread or reactor.callFromThread)
+        soon = _in_a_burst(self, call_soon or partial(reactor.callLater, 0))
         self.server = ModelServer(reactor, cross, settings, progress=progress, call_soon=soon)
         self.repository = ModelRepository(self.server, settings, base)
         self._reloads = Reloads(self._change, self.server.metrics)
@@ -141,18 +141,6 @@ class BatcherService(MultiService):
     def address(self) -> str:
         """Where clients connect, in words; empty before the ports are open."""
         return self._frontends.address
-
-    def _in_a_burst(self, call: Callable[..., object]) -> Callable[..., None]:
-        """Return `call`, which has a function called later, with a burst around that function.
-
-        One batch has many answers; in a burst they leave with one system call a connection.
-        """
-
-        def call_in_a_burst(function: Callable[..., object], *arguments: object) -> None:
-            # The front-ends are made after the server, so this name is looked up at each call.
-            call(self._frontends.burst, function, *arguments)
-
-        return call_in_a_burst
 
     def startService(self) -> None:
         """Open the ports, then load every model; `ready` says how that went."""
@@ -250,7 +238,7 @@ class BatcherService(MultiService):
             loading.addCallback(lambda each: [one.addErrback(_log_reason) for one in each])
         return loading.addCallback(lambda each: DeferredList(each, consumeErrors=True))
 
-    def _loaded(self, results: list[tuple[bool, Any]]) -> None:
+    def _loaded(self, results: list[tuple[bool, Any]]) -> Deferred[None] | None:
         failures = [result for succeeded, result in results if not succeeded]
         is_over = bool(failures) and self.settings.strict_start
         if is_over:
@@ -258,11 +246,16 @@ class BatcherService(MultiService):
             for failure in failures[1:]:
                 _log_reason(failure)
             self._failed(failures[0])
-            return
+        elif self._jobs is not None and self.state is State.STARTING:
+            # First, so that whoever finds the server ready finds its job of before the start.
+            return self._jobs.start().addBoth(self._started)
+        else:
+            self._started(None)
+        return None
+
+    def _started(self, _: object) -> None:
         if self.state is State.STARTING:
             self._become(State.SERVING)
-            if self._jobs is not None:
-                self._jobs.start()
             self.ready.callback(None)
             self._listing.begin(self.address.partition(" and ")[0])
             self._reloads.open()
@@ -352,6 +345,19 @@ class BatcherService(MultiService):
 
     def _become(self, state: State) -> None:
         self.state = STATES.step(self.state, state)
+
+
+def _in_a_burst(service: BatcherService, call: Callable[..., object]) -> Callable[..., None]:
+    """Return `call`, which has a function called later, with a burst around that function.
+
+    One batch has many answers; in a burst they leave with one system call a connection.
+    """
+
+    def call_in_a_burst(function: Callable[..., object], *arguments: object) -> None:
+        # The front-ends are made after the server, so this name is looked up at each call.
+        call(service._frontends.burst, function, *arguments)
+
+    return call_in_a_burst
 
 
 def _stop_jobs(jobs: ServerJobs | None) -> Deferred[Any]:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 
 from batcher.app.jobs.opening import Asked, DoneBefore, check_names, open_job
 from batcher.app.jobs.sources import source_at
@@ -58,9 +58,13 @@ class ServerJobs(NamedTuple):
     batches: Batches | None = None
 
     def start(self) -> Deferred[Any]:
-        """Read the notes, and go on with the jobs that have not ended."""
-        read = [] if self.uploads is None else [self.uploads.start()]
-        return DeferredList([*read, self.board.start()])
+        """Read the notes, and go on with the jobs that have not ended; fires once all are read."""
+        started: Deferred[Any] = self.board.start()
+        if self.uploads is not None:
+            # Jobs first: a file is never found before it is known whether a batch reads it.
+            uploads = self.uploads
+            started.addCallback(lambda _: uploads.start())
+        return started
 
     def stop(self) -> Deferred[Any]:
         """Send nothing more; fires when the journal of each job is written."""

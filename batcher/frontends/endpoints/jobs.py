@@ -80,6 +80,9 @@ _CREATED = operation_of(
 class Jobs(Protocol):
     """The jobs of a server. Reactor thread."""
 
+    def check_read(self) -> None:
+        """As `JobBoard.check_read`."""
+
     def create(self, wanted: Wanted) -> Deferred[dict[str, Any]]:
         """Begin a job; fires with its status, and fails with Forbidden or InvalidInput."""
 
@@ -124,9 +127,10 @@ class JobRoutes:
         return jobs.create(wanted_of(body)).addCallback(json_reply)
 
     def all(self, call: Call) -> Deferred[Reply]:
-        """Answer the status of all jobs. Raises Forbidden. Reactor thread."""
-        listed = [job for job in self._allowed(call).list() if _is_own(job["id"])]
-        return json_reply({"jobs": listed})
+        """Answer the status of all jobs. Raises Forbidden, Unavailable. Reactor thread."""
+        jobs = self._allowed(call)
+        jobs.check_read()
+        return json_reply({"jobs": [job for job in jobs.list() if _is_own(job["id"])]})
 
     def one(self, call: Call) -> Deferred[Reply]:
         """Answer the status of a job. Raises Forbidden, UnknownJob. Reactor thread."""

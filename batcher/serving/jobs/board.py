@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from math import inf
@@ -23,7 +23,15 @@ from twisted.python.failure import Failure
 from batcher.config.job_settings import JobSettings
 from batcher.core.error_text import message
 from batcher.core.spec import ModelSpec
-from batcher.errors import Draining, InvalidInput, OperatorError, QueueFull, ServerError, UnknownJob
+from batcher.errors import (
+    Draining,
+    InvalidInput,
+    OperatorError,
+    QueueFull,
+    ServerError,
+    Unavailable,
+    UnknownJob,
+)
 from batcher.serving.jobs.allowed import allowed_place
 from batcher.serving.jobs.entry import JobEntry, JobState, Wanted
 from batcher.serving.jobs.journal import FINISHED
@@ -74,18 +82,27 @@ class JobBoard:
         self._disk = CpuPool(1, MOST_NOTES + 4 * settings.most, 1, call, clock, "jobs")
         # Apart from notes, for which a flood of clients must leave room.
         self._checks = CpuPool(1, MOST_CHECKS, 1, call, clock, "job-checks")
-        self._stops = False
-        server.metrics.jobs.states = self._states
+        self._is_read = self._stops = False
+        server.metrics.jobs.states = lambda: _states(self._entries.values())
 
     def start(self) -> Deferred[None]:
-        """Read the notes, and go on with the jobs that have not ended."""
+        """Read the notes, and go on with the jobs that have not ended; fires once they are read.
+
+        Until then nobody is told that a job is unknown.
+        """
         read: Deferred[Any] = self._disk.run(0, inf, self._notes.read)
-        return read.addCallbacks(self._known, _log_failure)
+        return read.addErrback(_nothing_read).addCallback(self._known)
 
     def _known(self, entries: list[JobEntry]) -> None:
         # Jobs that clients have made meanwhile come behind those that are older.
         self._entries = {entry.id: entry for entry in entries} | self._entries
+        self._is_read = True
         self._go_on()
+
+    def check_read(self) -> None:
+        """Check that the notes are read. Raises Unavailable."""
+        if not self._is_read:
+            raise Unavailable("the jobs of before the start are still being read")
 
     def create(self, wanted: Wanted) -> Deferred[dict[str, Any]]:
         """Note a job; fires with its status.
@@ -124,13 +141,13 @@ class JobBoard:
         return [self._status(each) for each in entries if owner is None or each.is_of(owner)]
 
     def status(self, id: str) -> dict[str, Any]:
-        """Return the status of a job. Raises UnknownJob."""
+        """Return the status of a job. Raises UnknownJob, Unavailable."""
         return self._status(self._found(id))
 
     def cancel(self, id: str) -> Deferred[dict[str, Any]]:
         """End a job and remove what it has written; fires with its status once that is done.
 
-        Nothing happens to a job that has ended. Raises UnknownJob.
+        Nothing happens to a job that has ended. Raises UnknownJob, Unavailable.
         """
         entry = self._found(id)
         running = self._running.get(id)
@@ -146,7 +163,7 @@ class JobBoard:
         return succeed(self._status(entry))
 
     def remove(self, id: str) -> Deferred[None]:
-        """Forget a job that has ended. Raises UnknownJob, InvalidInput.
+        """Forget a job that has ended. Raises UnknownJob, InvalidInput, Unavailable.
 
         Its output stays; that of a batch, which only the batch names, is removed.
         """
@@ -172,6 +189,7 @@ class JobBoard:
         return last.addBoth(lambda _: self._disk.stop())
 
     def _found(self, id: str) -> JobEntry:
+        self.check_read()
         entry = self._entries.get(id)
         if entry is None:
             raise UnknownJob(f"expected the id of a job; got {id[:100]!r}")
@@ -182,10 +200,6 @@ class JobBoard:
         if running is not None:
             entry.progress = running.progress
         return entry.status(self._unix_time())
-
-    def _states(self) -> Mapping[str, int]:
-        counts = Counter(entry.state.value for entry in self._entries.values())
-        return {state.value: counts[state.value] for state in JobState}
 
     def _go_on(self) -> None:
         """Run the jobs that have waited longest, as far as there is room."""
@@ -288,9 +302,20 @@ def _reason(error: object, entry: JobEntry) -> str:
     return public_text(error) if isinstance(error, ServerError) else message(error)
 
 
+def _states(entries: Iterable[JobEntry]) -> Mapping[str, int]:
+    """Return the number of jobs in each state."""
+    counts = Counter(entry.state.value for entry in entries)
+    return {state.value: counts[state.value] for state in JobState}
+
+
 def _files_of(output: str) -> set[str]:
     """Return what a job writes that another job could name as its output."""
     return {output, f"{output}.errors.jsonl"}
+
+
+def _nothing_read(failure: Failure) -> list[JobEntry]:
+    _log_failure(failure)
+    return []
 
 
 def _log_failure(failure: Failure) -> None:

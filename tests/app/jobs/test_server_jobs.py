@@ -14,7 +14,15 @@ from twisted.python.failure import Failure
 from batcher.app.jobs.server_jobs import make_jobs
 from batcher.config.job_settings import JobSettings
 from batcher.config.settings import ServerSettings
-from batcher.errors import MODEL_FAILED, Draining, Forbidden, InvalidInput, QueueFull, UnknownJob
+from batcher.errors import (
+    MODEL_FAILED,
+    Draining,
+    Forbidden,
+    InvalidInput,
+    QueueFull,
+    Unavailable,
+    UnknownJob,
+)
 from batcher.serving.jobs.entry import STATES, JobState, Wanted
 from batcher.serving.jobs.server_job import BROKEN_S
 from batcher.serving.model_version import ModelState
@@ -158,6 +166,9 @@ def test_a_server_that_is_started_again_goes_on_with_its_jobs(tmp_path: Path) ->
         night.board.create(night.write("c"))
     again = Night(tmp_path)
     again.serving.add_ready()
+    for asked in (again.board.check_read, lambda: again.board.status(done)):
+        with pytest.raises(Unavailable, match="still being read"):
+            asked()
     again.wait(again.board.start())
     assert again.board.status(done)["state"] == "done"
     again.until(id, "done")

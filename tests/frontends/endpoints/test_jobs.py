@@ -27,6 +27,9 @@ class MemoryJobs:
     def __init__(self) -> None:
         self.entries: dict[str, JobEntry] = {}
 
+    def check_read(self) -> None:
+        """All that were noted are read."""
+
     def create(self, wanted: Wanted) -> Deferred[dict[str, Any]]:
         if wanted.input.startswith("/etc"):
             return fail(Forbidden("input: not there"))
