@@ -21,7 +21,9 @@ Example of the last point, with batches of up to 16 rows:
 
 Warm-up ends there, and batches have at most 4 rows.
 
-Where rows of different lengths are padded, some batches more run, of the lengths in
+Where rows of different lengths are padded, it is an element of a row that may cost more: the rows
+of a sample differ in length, and a batch of more of them is padded to the longest of more. Then
+some batches more run, of the lengths in
 `warmup_lengths` or `pad_sizes`, so that code which is compiled for one length is there, and the
 scheduler knows what lengths cost. A length ends with the first batch that does not fit, or that
 takes `COSTLY_BATCH_S`: long rows would make warm-up long.
@@ -115,11 +117,9 @@ def warm_up(
 
 
 def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> int:
-    """Run a batch of each warm-up size; return the rows that `preprocess` makes of one.
-
-    Inference thread.
-    """
+    """Run each warm-up size; return the rows that a row becomes. Inference thread."""
     shared, rows_each, axes = False, 1, BatchAxes()
+    elements: dict[int, int] = {}  # of each size that has run: of all rows, where rows are padded
     for size in _sizes_of(model, max_batch_size):
         progress(_step(model, size))
         try:
@@ -128,7 +128,8 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
                 # Twice, since the first run pays for whatever is made once. One row a third time:
                 # a model that takes two buffers in turn comes back to the first one only then.
                 shared = _run_size(model, batch, 3 if size == 1 else 2, axes) or shared
-                worthwhile = _worthwhile(model, size, batch.rows_each)
+                elements[size] = size * max(batch.elements, 1)
+                worthwhile = _worthwhile(model, elements, batch.rows_each)
         except OutOfMemory as err:
             _note_overflow(model, size, err, progress)
             break
@@ -230,21 +231,22 @@ def _note_meeting(model: CheckedModel, output: str, progress: Progress) -> None:
     )
 
 
-def _worthwhile(model: CheckedModel, rows: int, rows_each: int) -> int:
+def _worthwhile(model: CheckedModel, elements: dict[int, int], rows_each: int) -> int:
     """Return the rows of the largest batch that is worth running, of those that have run.
 
-    `rows` is the largest of these. Inference thread.
+    `elements` of each batch by its rows, or its rows where these are not padded: what its seconds
+    are held against. Inference thread.
     """
-    seconds = model.timings
+    seconds, rows = model.timings, max(elements)
     if seconds[rows] < COSTLY_BATCH_S:
         return rows
-    each = {size: time / size for size, time in seconds.items()}
+    each = {size: seconds[size] / count for size, count in elements.items()}
     cheapest = min(each, key=each.__getitem__)
     if each[rows] <= WORTHWHILE * each[cheapest]:
         return rows
     # Once more, now: the machine may have been busier when the larger batch ran.
     now, _ = _run_timed(model, _batch(model, cheapest, rows_each))
-    if each[rows] <= WORTHWHILE * now / cheapest:
+    if each[rows] <= WORTHWHILE * now / elements[cheapest]:
         return rows
     return max(size for size in each if each[size] <= WORTHWHILE * each[cheapest])
 

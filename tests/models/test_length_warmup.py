@@ -102,3 +102,39 @@ class Model:
         )
     )
     assert {length for _, length in shapes(checked)} == {2, 3, 9}
+
+
+CLOCK = [0.0]
+TEXTS = """
+from tests.models.test_length_warmup import CLOCK
+
+class Model:
+    sample = {{"text": ["abc", "a", "abcdefabcdef", "ab"]}}
+
+    def preprocess(self, inputs):
+        longest = max(len(text) for text in inputs["text"])
+        return {{"ids": np.ones((len(inputs["text"]), longest), "i8")}}
+
+    def predict(self, inputs):
+        ids = inputs["ids"]
+        CLOCK[0] += ids.size * {seconds}
+        return {{"y": ids.sum(axis=1)}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most"),
+    [("0.02", 8), ("(0.02 if len(ids) <= 2 else 0.1)", 2)],
+    ids=["longer rows", "rows of larger batches"],
+)
+def test_rows_of_a_sample_that_are_longer_limit_no_batch(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch, seconds: str, most: int
+) -> None:
+    monkeypatch.setattr("batcher.models.warmup.perf_counter", lambda: CLOCK[0])
+    definition = folders.python(
+        TEXTS.format(seconds=seconds),
+        head="\nprepared: [{name: ids, dtype: INT64, shape: [-1], pad: 0}]",
+        inputs="[{name: text, dtype: BYTES, shape: []}]",
+        outputs="[{name: y, dtype: INT64, shape: []}]",
+    )
+    assert folders.load(definition, max_batch_size=8).largest(8) == most
