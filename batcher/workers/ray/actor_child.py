@@ -113,7 +113,7 @@ class ActorChild:
         self._last_sent.wait(seconds)
 
     def quit(self) -> None:
-        """End the actor once it has delivered every batch. Reactor thread."""
+        """End the actor once it has delivered every batch and run its hooks. Reactor thread."""
         self._tasks.put(self._quit)
 
     def kill(self) -> None:
@@ -155,6 +155,11 @@ class ActorChild:
         self._quitting = True
         self._deliver_answered()
 
+    def _hook_left(self) -> None:
+        """Have the actor end if it waited for this hook alone. Pool thread."""
+        if self._quitting:
+            self._tasks.put(self._deliver_answered)
+
     def _end(self, how: str) -> None:
         """End the actor for the reason `how`, unless it ends already. Child thread."""
         self._how = self._how or how
@@ -188,7 +193,7 @@ class ActorChild:
                 self._call_from_thread(self._parent.load_failed, message.reason, message.stage)
                 self._end("its model could not be loaded")
             elif isinstance(message, LoadDone):
-                self._hooks = hooks = ActorHooks(self._actor)
+                self._hooks = hooks = ActorHooks(self._actor, self._hook_left)
                 ways = {name: ChildHook(hooks.run, name) for name in message.hooks}
                 self._call_from_thread(self._parent.loaded, message.loaded(ways))
         self._listen()
@@ -223,7 +228,8 @@ class ActorChild:
         """
         while self._sent and (outcome := self._sent[0].outcome) is not None:
             self._call_from_thread(self._parent.delivered, self._sent.popleft().batch, outcome)
-        if self._quitting and not self._sent:
+        is_idle = self._quitting and not self._sent
+        if is_idle and (self._hooks is None or self._hooks.end_if_idle()):
             self._end("the actor was told to end")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from batcher.workers.process.messages import Prepare
 from batcher.workers.process.worker import ProcessWorker
 from batcher.workers.ray import actor
 from batcher.workers.ray.actor_child import ActorChild
-from tests.support.crossing import Loop
+from tests.support.crossing import PATIENCE, Loop
 from tests.support.model_folders import Folders
 from tests.support.model_folders import folders as folders
 from tests.support.models import rows
@@ -235,6 +237,34 @@ def test_hooks_run_in_whatever_actor_has_the_model(bench: Bench) -> None:
         hook.run({"x": rows(1)}, 1)
     bench.restarted()
     assert hook.run({"x": rows(1)}, 1)[1] == 1
+
+
+def test_an_actor_that_leaves_runs_its_hooks_to_their_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook, call = bench.loaded.preprocess, bench.actor.call
+    assert isinstance(hook, RemoteHook)
+    begun, may_run = Event(), Event()
+
+    def slow(method: str, *arguments: object, group: str = "") -> object:
+        if method == "run_hook":
+            begun.set()
+            assert may_run.wait(PATIENCE)
+        return call(method, *arguments, group=group)
+
+    monkeypatch.setattr(bench.actor, "call", slow)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(hook.run, {"x": rows(1)}, 1)
+        assert begun.wait(PATIENCE)
+        ended = bench.worker.quit()
+        bench.loop.run_until(lambda: bench.worker._child._quitting)
+        assert bench.actor.is_alive
+        may_run.set()
+        np.testing.assert_array_equal(running.result(PATIENCE)[0]["x"], rows(2))
+    assert bench.loop.wait_for(ended) is None
+    assert not bench.actor.is_alive
+    with pytest.raises(WorkerLost):
+        hook.run({"x": rows(1)}, 1)
 
 
 def test_files_that_are_others_on_the_node_are_not_loaded(
