@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import Future
-from functools import partial
+from contextlib import suppress
 from importlib import import_module
 from socket import create_connection
 from threading import Lock
@@ -116,7 +116,12 @@ class _RayActor:
         """End the actor. Child thread."""
         # Beside: for an actor that waits for a node, Ray asks the head of the cluster, and waits
         # for the answer until the head is back.
-        start_daemon(partial(self._ray.kill, self._handle, no_restart=True), "batcher-ray-kill")
+        start_daemon(self._kill, "batcher-ray-kill")
+
+    def _kill(self) -> None:
+        """End the actor, and wait until Ray has heard of it. A thread of its own."""
+        with suppress(Exception):  # Ray may have lost the cluster, and with it the actor
+            self._ray.kill(self._handle, no_restart=True)
 
 
 def reason_in(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import Future
 from threading import Event
 from types import SimpleNamespace
@@ -120,6 +121,24 @@ def test_an_actor_takes_what_the_settings_say_and_nothing_is_repeated(ray: FakeR
     ray.head.set()
     assert ray.killed.wait(PATIENCE)
     assert ray.events[2:] == [("hear", {"concurrency_group": "hear"}), ("kill", True)]
+
+
+def test_an_actor_that_ray_cannot_end_any_more_is_no_uncaught_exception(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uncaught: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", uncaught.append)
+
+    def kill(handle: Any, no_restart: bool) -> None:
+        assert ray.head.wait(PATIENCE)
+        raise RuntimeError("the cluster is gone")
+
+    monkeypatch.setattr(ray, "kill", kill)
+    RayCluster(RaySettings()).start().kill()
+    (thread,) = [each for each in threading.enumerate() if each.name == "batcher-ray-kill"]
+    ray.head.set()
+    thread.join(PATIENCE)
+    assert uncaught == []
 
 
 def test_it_connects_once_and_never_lets_ray_end_the_process(ray: FakeRay) -> None:
