@@ -123,6 +123,8 @@ class Admission:
             that need not be checked.
         reserve: seconds that a request must have left beyond the prediction.
         mean_batch_rows: rows of a batch, a moving mean; 0 before the first.
+        refused_rows: rows that were refused until now, though a free worker without a queue would
+            have answered them in time; bulk apart.
     """
 
     def __init__(
@@ -149,7 +151,7 @@ class Admission:
         self._arrivals = 0  # rows that were checked since the last batch
         self._mean_arrivals = 0.0  # the same from batch to batch, a moving mean
         self._least_arrivals = 0.0  # the fewest from batch to batch, of late
-        self.mean_batch_rows, self.horizon, self.reserve = 0.0, inf, 0.0
+        self.mean_batch_rows, self.horizon, self.reserve, self.refused_rows = 0.0, inf, 0.0, 0
 
     def seed(
         self, timings: Iterable[tuple[int, float]], length_timings: LengthTimings = NO_TIMINGS
@@ -223,11 +225,18 @@ class Admission:
             return
         wait = self.wait(queue, places, reruns, rows, level, group, now)
         if now + wait + (self.reserve if places.rows else 0.0) > deadline:
-            raise PredictedLate(
-                f"the request would be answered in about {wait:.3f} s; its deadline is in "
-                f"{deadline - now:.3f} s",
-                retry_after=self.retry_after(now + wait - deadline),
-            )
+            if queue.takes_turns(level) and now + self._alone(rows, group) <= deadline:
+                self.refused_rows += rows
+            raise self._too_late(wait, deadline - now)
+
+    def note_full(self, queue: BatchQueue, rows: int, level: int) -> int:
+        """Note that `rows` rows of `level` found the `queue` full.
+
+        Returns after how many seconds their client should come back.
+        """
+        if queue.takes_turns(level):
+            self.refused_rows += rows
+        return self.retry_after()
 
     def retry_after(self, seconds: float | None = None) -> int:
         """Return after how many seconds a refused client should come back: at least 1, jittered.
@@ -236,6 +245,13 @@ class Admission:
         """
         missing = min(self.horizon, MAX_RETRY_AFTER_S) if seconds is None else seconds
         return min(max(ceil(missing * (1 + self._jitter())), 1), MAX_RETRY_AFTER_S)
+
+    def _too_late(self, wait: float, left: float) -> PredictedLate:
+        """Return the error of a request that has to wait `wait` s, and has `left` s."""
+        return PredictedLate(
+            f"the request would be answered in about {wait:.3f} s; its deadline is in {left:.3f} s",
+            retry_after=self.retry_after(wait - left),
+        )
 
     def _affordable_reserve(self, batch: Batch) -> float:
         """Return the reserve after `batch`, which was full, see the module's formula."""
@@ -268,6 +284,13 @@ class Admission:
         joining = self._arrival_rate * start
         own = min(rest + int(joining + sqrt(joining)), most)
         return start + seconds(own, group) + self._cost.margin
+
+    def _alone(self, rows: int, group: Hashable) -> float:
+        """Return in how many seconds a free worker would answer `rows` rows of `group`."""
+        most = self.ceiling.rows
+        batches, rest = divmod(rows, most)
+        own = self._cost.seconds(rest, group) if rest else 0.0
+        return batches * self._cost.seconds(most, group) + own + self._cost.margin
 
     def _is_stale(self, places: Places, now: float) -> bool:
         """Return whether nothing is known that a prediction could rely upon."""

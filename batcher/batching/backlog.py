@@ -1,5 +1,6 @@
-"""How far behind one model is at the moment: asked by whoever divides load among servers.
+"""How far behind one model is at the moment, and what has come to it.
 
+Asked by whoever divides load among servers, and by what has instances of the model come and go.
 Nothing is counted here: a backlog reads what queue, workers and admission know already, and only
 when somebody asks.
 """
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from math import inf
 
 from batcher.batching.admission import Admission
+from batcher.batching.autoscale import Demand
 from batcher.batching.places import Places
 from batcher.batching.queue import BatchQueue
 from batcher.batching.reruns import Reruns
@@ -47,6 +49,14 @@ class Backlog:
         """Return for how many seconds the batch that began last has run; 0 if a worker is free."""
         free, latest = self._places.free_and_latest()
         return 0.0 if free or latest == -inf else self._seconds() - latest
+
+    def demand(self) -> Demand:
+        """Return what has come and what waits, bulk apart."""
+        queue, admission = self._queue, self._admission
+        refused, full = admission.refused_rows, admission.ceiling.rows
+        came = queue.taken_rows + queue.rows + refused
+        full_s, ready = admission.batch_seconds(full, ()), self._places.alive
+        return Demand(came, refused, queue.rows, full, full_s, ready)
 
     def batch_s(self, rows: int) -> float:
         """Return how many seconds a batch of `rows` rows takes, as learnt; 0 if unknown."""

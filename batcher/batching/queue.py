@@ -34,6 +34,7 @@ class BatchQueue(Levels):
         bulk: the parts that take no turns.
         last_arrival: time in seconds at which the last part that takes turns was added; minus
             infinity before the first.
+        taken_rows: rows of the parts that take turns that were taken for batches until now.
         run_sizes: with how many rows the model runs batches.
         cuts: cut batches of padded rows by their lengths; None where rows are not padded.
     """
@@ -59,7 +60,7 @@ class BatchQueue(Levels):
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.bulk = Levels(smaller_first=smaller_first)
-        self.last_arrival = -inf
+        self.last_arrival, self.taken_rows = -inf, 0
         self._bulk_level = bulk_level
 
     def __len__(self) -> int:
@@ -69,6 +70,10 @@ class BatchQueue(Levels):
     def __iter__(self) -> Iterator[Part]:
         """Iterate over all parts that wait, level by level, bulk last."""
         return chain(self.in_turn(), self.bulk)
+
+    def takes_turns(self, level: int) -> bool:
+        """Return whether parts of `level` take turns: all levels but that of bulk."""
+        return level != self._bulk_level
 
     def check_room(self, rows: int, nbytes: int, level: int = 1) -> None:
         """Check that a request of `rows` and `nbytes` has room.
@@ -114,7 +119,9 @@ class BatchQueue(Levels):
         if self.bulk.rows and parts and parts[-1].level == self._bulk_level:
             self.bulk.take([part for part in parts if part.level == self._bulk_level], now)
             parts = [part for part in parts if part.level != self._bulk_level]
+        waiting = self.rows
         super().take(parts, now)
+        self.taken_rows += waiting - self.rows
 
     def rows_ahead(self, level: int, rows: int, now: float) -> int:
         """Return about how many rows are served before `rows` more of `level` that come `now`.

@@ -291,7 +291,7 @@ class BatchScheduler:
         except BatcherError as err:
             self._metrics.rejected_rows[err.code] += rows
             if isinstance(err, QueueFull):
-                err.retry_after = self.admission.retry_after()
+                err.retry_after = self.admission.note_full(self._queue, rows, level)
             raise
         return PendingRequest(request, nbytes, group, level, now, deadline, self._cancelled)
 
