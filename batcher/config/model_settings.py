@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ByteSize, Field
 
+from batcher.config.autoscale import AutoscaleSettings, InstanceCount
 from batcher.config.cache import Cache
 from batcher.config.ray_settings import RaySettings
 from batcher.config.reading import Integer, Number
@@ -47,6 +48,8 @@ class ModelSettings(TrafficSettings):
         ray: of `worker: ray`: where the cluster is, and what each instance takes of its node; None
             is a core in the cluster that this machine is a node of.
         instances: number of copies of the model; all copies take their batches from one queue.
+        autoscale: of `worker: ray`: between which numbers `instances` follow the load; None for
+            always so many.
         load_timeout_s: seconds after which a load (construction, `load`, compilation, warm-up)
             fails; 0 waits for ever.
         watchdog_s: seconds after which a running batch counts as hung.
@@ -98,7 +101,8 @@ class ModelSettings(TrafficSettings):
     device: Devices = "auto"
     worker: Literal["thread", "process", "ray"] = "thread"
     ray: RaySettings | None = None
-    instances: Annotated[Integer, Field(ge=1, le=256)] = 1
+    instances: InstanceCount = 1
+    autoscale: AutoscaleSettings | None = None
     load_timeout_s: SecondsOrNone = 600.0
     watchdog_s: Seconds = 60.0
     retry_on_crash: bool = False
@@ -144,6 +148,11 @@ class ModelSettings(TrafficSettings):
         return self.ray or RaySettings()
 
     @property
+    def most_instances(self) -> int:
+        """The instances that there are at most."""
+        return self.instances if self.autoscale is None else self.autoscale.max
+
+    @property
     def local_instances(self) -> int:
         """The instances that run on this machine."""
         return 0 if self.worker == "ray" else self.instances
@@ -165,7 +174,20 @@ class ModelSettings(TrafficSettings):
             return "default_priority", f"1 to {levels}, a level", self.default_priority
         if too_big := [size for size in self.preferred_batch_sizes if size > most]:
             return "preferred_batch_sizes", f"at most max_batch_size ({most})", too_big
-        return super().contradiction()
+        return self._scaling_contradiction() or super().contradiction()
+
+    def _scaling_contradiction(self) -> tuple[str, str, object] | None:
+        """Return what contradicts `autoscale`, as `contradiction` does."""
+        scale = self.autoscale
+        if scale is None:
+            return None
+        if self.worker != "ray":
+            return "autoscale", "none without `worker: ray`", f"it with `worker: {self.worker}`"
+        if scale.min > scale.max:
+            return "autoscale", f"a min of at most its max ({scale.max})", scale.min
+        if self.instances != 1:
+            return "instances", "none beside `autoscale`, whose min and max say it", self.instances
+        return None
 
     @property
     def timeout(self) -> float:

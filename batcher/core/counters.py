@@ -104,6 +104,18 @@ class SchedulerLoad(Protocol):
         """Rows that a batch may have."""
 
 
+class InstanceCounts(Protocol):
+    """How many instances one model has at the moment. Reactor thread."""
+
+    @property
+    def wanted(self) -> int:
+        """Instances that are to take batches."""
+
+    @property
+    def alive(self) -> int:
+        """Instances that take batches."""
+
+
 class AnswerMetrics:
     """The numbers of the answers of one model on one route, latency in seconds. Reactor thread."""
 
@@ -204,6 +216,7 @@ class ModelMetrics:
     Attributes:
         labels: name and version of the model.
         load: the scheduler's own numbers of this moment, None before there is a scheduler.
+        instances: how many instances there are, None while the version does not serve.
         queue_wait: seconds from the arrival of a part to the start of its batch.
         batch_size: rows of the batches that were sent.
         model_time: seconds of the batches on their worker.
@@ -228,6 +241,7 @@ class ModelMetrics:
         """Start at zero; `model` and `version` become labels."""
         self.labels = (model, version)
         self.load: SchedulerLoad | None = None
+        self.instances: InstanceCounts | None = None
         self.queue_wait = Histogram(DURATION_BOUNDS_S)
         self.batch_size = Histogram(BATCH_SIZE_BOUNDS)
         self.model_time = Histogram(DURATION_BOUNDS_S)

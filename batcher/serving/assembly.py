@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from twisted.internet.interfaces import IReactorTime
 
 from batcher.batching.admission import Admission
+from batcher.batching.autoscale import Autoscale
 from batcher.batching.cost import CostModel
 from batcher.batching.options import SchedulerOptions
 from batcher.batching.policies.bulk import BulkLast
@@ -31,9 +32,12 @@ from batcher.core.spec import Array, ModelSpec
 from batcher.serving.caching.inputs import InputStores
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.stages.stage import Stage
+from batcher.workers.instances import Instances
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.making import make_workers
 from batcher.workers.pools import Pools
+from batcher.workers.scaling.autoscaler import Autoscaler
+from batcher.workers.scaling.passing_instances import PassingInstances
 from batcher.workers.thread import ModelLoader
 
 MakePipeline = Callable[
@@ -112,6 +116,20 @@ class Assembly:
         """Return the scheduler of a version in front of `workers`."""
         metrics = self.metrics.model(spec.name, spec.version)
         return build_scheduler(settings, spec, workers, self.clock, metrics, self._call_soon)
+
+    def autoscaler(
+        self,
+        settings: ModelSettings,
+        instances: Instances,
+        scheduler: BatchScheduler,
+        tell: Callable[[str], None],
+    ) -> Autoscaler | None:
+        """Return what has `instances` come and go, if `settings` ask for that; `tell` logs it."""
+        scale = settings.autoscale
+        if scale is None or not isinstance(instances, PassingInstances):
+            return None
+        policy = Autoscale(scale.min, scale.max, scale.cool_down_s)
+        return Autoscaler(instances, policy, scheduler.backlog.demand, self.clock, tell)
 
 
 def build_scheduler(

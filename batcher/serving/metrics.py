@@ -42,7 +42,7 @@ _VERSION = ("model", "version")
 """Labels of everything that is counted for each version of a model."""
 
 # Each row: name of the metric, help text, where there is one an own label, and the attribute of
-# `ModelMetrics` (of `SchedulerLoad` in `_LOADS`) that holds the number.
+# `ModelMetrics` (of its `load` and `instances` in `_LOADS` and `_INSTANCES`) that holds the number.
 _LOADS = (
     ("batcher_queue_rows", "Rows that wait in the queue.", "queue_rows"),
     ("batcher_queue_bytes", "Bytes of inputs that wait in the queue.", "queue_bytes"),
@@ -52,6 +52,10 @@ _LOADS = (
         "Rows that a batch may have; fewer once memory was short.",
         "ceiling_rows",
     ),
+)
+_INSTANCES = (
+    ("batcher_instances_wanted", "Instances that are to take batches.", "wanted"),
+    ("batcher_instances_ready", "Instances that take batches.", "alive"),
 )
 _DISTRIBUTIONS = (
     ("batcher_queue_wait_seconds", "From arrival to the start of the batch.", "queue_wait"),
@@ -168,7 +172,7 @@ class ServerMetrics(Collector):
     def ended(self, name: str, version: str) -> None:
         """Note that a version serves no more; forget the one that ended first of too many."""
         counts = self.model(name, version)
-        counts.load = None
+        counts.load = counts.instances = None
         counts.history.clear()
         self._ended[name, version] = None
         if len(self._ended) > MAX_ENDED_VERSIONS:
@@ -262,12 +266,13 @@ class ServerMetrics(Collector):
         )
 
     def _load_families(self) -> Iterator[Metric]:
-        for name, text, attribute in _LOADS:
-            family = GaugeMetricFamily(name, text, labels=_VERSION)
-            for metrics in self._models.values():
-                if metrics.load is not None:
-                    family.add_metric(metrics.labels, getattr(metrics.load, attribute))
-            yield family
+        for rows, kept in ((_LOADS, "load"), (_INSTANCES, "instances")):
+            for name, text, attribute in rows:
+                family = GaugeMetricFamily(name, text, labels=_VERSION)
+                for metrics in self._models.values():
+                    if (numbers := getattr(metrics, kept)) is not None:
+                        family.add_metric(metrics.labels, getattr(numbers, attribute))
+                yield family
 
     def _model_histograms(self) -> Iterator[Metric]:
         for name, text, attribute in _DISTRIBUTIONS:

@@ -149,6 +149,8 @@ class ModelLifecycle(Keeper):
         earlier = self.versions.get(*version.key)
         if earlier is not None:
             version.required = earlier.required
+            if version.autoscaler is not None:
+                version.autoscaler.begin_with(earlier.workers.wanted)
         self._put(version)
         if earlier is not None:
             self.unload(earlier)
@@ -156,7 +158,8 @@ class ModelLifecycle(Keeper):
     def _put(self, version: ModelVersion) -> None:
         self.versions.put(version)
         version.adopted = True
-        self._parts.metrics.model(*version.key).load = version.scheduler
+        counts = self._parts.metrics.model(*version.key)
+        counts.load, counts.instances = version.scheduler, version.workers
         self.end_epoch()
 
     def forget(self, version: ModelVersion) -> Deferred[None]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import Enum
+from functools import partial
 
 from mypy_extensions import mypyc_attr
 from twisted.internet.defer import Deferred, succeed
@@ -35,7 +36,7 @@ from batcher.serving.caching.content import content_of
 from batcher.serving.caching.inputs import decoded_inputs
 from batcher.serving.servable import Servable
 from batcher.serving.version_stages import version_stages
-from batcher.workers.instances import Instances
+from batcher.workers.making import instances_of
 from batcher.workers.thread import ModelLoader
 
 
@@ -127,6 +128,7 @@ class ModelVersion(Servable):
         adopted: whether the version serves, or has served; one that is loaded beside it does not.
         workers: they run the batches.
         scheduler: the queue of requests, and the policy that makes batches of them.
+        autoscaler: has workers come and go; None where their number does not change.
 
     Args:
         definition: what the version is made of.
@@ -160,16 +162,16 @@ class ModelVersion(Servable):
         self._content = content_of(definition, settings, load is None, parts.pools)
         super().__init__(spec, settings.bulk_level, settings.timeout, parts.pools, seconds)
         self.limits = DecodingLimits(settings.max_queue_rows, settings.max_queue_bytes)
-        self.definition = definition
-        self.settings = settings
+        self.definition, self.settings = definition, settings
         self.required = required
-        self.state = ModelState.LOADING
-        self.detail = "waiting to be loaded"
+        self.state, self.detail = ModelState.LOADING, "waiting to be loaded"
         self.one_call, self.timings = False, _NO_TIMINGS
         self._keeper, self._settled = keeper, Waiters()
         workers, self._own_stages = parts.workers(definition, settings, load, self.report)
-        self.workers = Instances(workers)
+        self.workers = instances_of(workers, settings)
         self.scheduler = parts.scheduler(spec, settings, workers)
+        tell = partial(keeper.reported, self)
+        self.autoscaler = parts.autoscaler(settings, self.workers, self.scheduler, tell)
         self._clock, self._metrics, self._inputs = parts.clock, parts.metrics, parts.inputs
 
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
@@ -212,6 +214,8 @@ class ModelVersion(Servable):
 
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""
+        if self.autoscaler is not None:
+            self.autoscaler.end()
         return self.drain_stages().addCallback(lambda _: self.scheduler.drain())
 
     def unload(self) -> None:
@@ -251,6 +255,8 @@ class ModelVersion(Servable):
     def _end(self, state: ModelState, detail: str) -> None:
         if STATES[self.state]:
             self.drop_stages()
+            if self.autoscaler is not None:
+                self.autoscaler.end()
             if self.decoded is not None:
                 self.decoded.close()
             self.become(state, detail)
@@ -267,8 +273,7 @@ class ModelVersion(Servable):
             return
         if self._began is not None:
             self.load_s = self._seconds() - self._began
-        self.one_call = loaded.one_call
-        self.sample, self.timings = loaded.sample, loaded.timings
+        self.one_call, self.sample, self.timings = loaded.one_call, loaded.sample, loaded.timings
         surroundings = self.deadline, self._pools, self._clock, self._metrics
         own = self.settings, loaded, self._content, self._inputs
         stages = version_stages(self.spec, *own, *surroundings)
@@ -285,6 +290,8 @@ class ModelVersion(Servable):
         self.scheduler.loaded(loaded.timings, *numbers)
         self.become(ModelState.READY)
         self._metrics.note(self._seconds())
+        if self.autoscaler is not None:
+            self.autoscaler.start()
         self._workers_changed()  # one worker may have ended while another still loaded
 
     def _workers_changed(self) -> None:

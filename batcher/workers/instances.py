@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from batcher.batching.worker import Condition, Deliver, Worker
 from batcher.models.protocol import Hook, LoadedModel, RemoteHook
+from batcher.workers.letting_go import let_go
 from batcher.workers.process.hook_client import SharedHook
 
 SetTakesBatches = Callable[[int, bool], None]
@@ -22,13 +23,19 @@ class Instances:
     Attributes:
         condition: condition of the best of them: the model is alive while one takes batches.
         reason: why, in words, the worker that changed last is in its condition.
+        wanted: how many workers are to take batches.
     """
+
+    _deliver: Deliver
+    _set_takes_batches: SetTakesBatches
+    _changed: Callable[[], None]
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         """Hold `workers`; nothing starts. Reactor thread."""
         self._workers = workers
         self._conditions = [Condition.ALIVE] * len(workers)
         self.reason = ""
+        self.wanted = len(workers)
 
     def __iter__(self) -> Iterator[Worker]:
         """Iterate over the workers. Reactor thread."""
@@ -62,22 +69,42 @@ class Instances:
 
         Reactor thread.
         """
-
-        def change(index: int, condition: Condition, reason: str) -> None:
-            self._conditions[index] = condition
-            self.reason = reason
-            set_takes_batches(index, condition is Condition.ALIVE)
-            changed()
-
-        started = [worker.start(deliver, partial(change, i)) for i, worker in enumerate(self)]
-        return _gathered(started).addCallbacks(_with_shared_hooks, self._failed)
+        self._deliver, self._set_takes_batches = deliver, set_takes_batches
+        self._changed = changed
+        started = [self._start(index) for index in range(self.wanted)]
+        return _gathered(started).addCallbacks(self._with_shared_hooks, self._failed)
 
     def quit(self) -> Deferred[None]:
         """End all workers; fires when all have ended, which a thread that hangs never does.
 
         Reactor thread.
         """
-        return DeferredList([worker.quit() for worker in self]).addCallback(lambda _: None)
+        ended = DeferredList([worker.quit() for worker in self])
+        return ended.addCallback(
+            lambda _: let_go(self, "_deliver", "_set_takes_batches", "_changed")
+        )
+
+    def _start(self, index: int) -> Deferred[LoadedModel]:
+        """Load the model in the worker at `index`. Reactor thread."""
+        return self._workers[index].start(self._deliver, partial(self._change, index))
+
+    def _change(self, index: int, condition: Condition, reason: str) -> None:
+        """Note that the worker at `index` takes batches, or no more. Reactor thread."""
+        self._conditions[index] = condition
+        self.reason = reason
+        self._set_takes_batches(index, condition is Condition.ALIVE)
+        self._changed()
+
+    def _with_shared_hooks(self, loaded: list[LoadedModel]) -> LoadedModel:
+        """Return the first of `loaded`, with hooks that run in all processes in turn.
+
+        Hooks of this process run on the first instance: one lock lets one of them run. Reactor
+        thread.
+        """
+        return loaded[0]._replace(
+            preprocess=_shared([one.preprocess for one in loaded]),
+            postprocess=_shared([one.postprocess for one in loaded]),
+        )
 
     def _failed(self, failure: Failure) -> Failure:
         """End all workers, and return the reason of the one that failed first. Reactor thread."""
@@ -93,17 +120,6 @@ def _gathered(started: list[Deferred[LoadedModel]]) -> Deferred[list[LoadedModel
         # A Deferred keeps its result, and with hooks the model, as long as the worker is there.
         one.addCallback(lambda _: None)
     return loaded
-
-
-def _with_shared_hooks(loaded: list[LoadedModel]) -> LoadedModel:
-    """Return the first of `loaded`, with hooks that run in all processes in turn.
-
-    Hooks of this process run on the first instance: one lock lets one of them run. Reactor thread.
-    """
-    return loaded[0]._replace(
-        preprocess=_shared([one.preprocess for one in loaded]),
-        postprocess=_shared([one.postprocess for one in loaded]),
-    )
 
 
 def _shared(hooks: list[Hook | RemoteHook | None]) -> Hook | RemoteHook | None:

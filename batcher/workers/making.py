@@ -12,6 +12,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.models.loading import IN_OWN_PROCESS, load_model
 from batcher.models.protocol import Progress
+from batcher.workers.instances import Instances
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.process.child_thread import ChildThread
@@ -19,6 +20,8 @@ from batcher.workers.process.messages import Prepare
 from batcher.workers.process.worker import ProcessWorker
 from batcher.workers.ray.actor_child import ActorChild
 from batcher.workers.ray.cluster import RayCluster
+from batcher.workers.scaling.passing_instances import PassingInstances
+from batcher.workers.scaling.passing_worker import PassingWorker
 from batcher.workers.thread import InferenceThread, ModelLoader
 
 
@@ -34,14 +37,38 @@ def make_workers(
 ) -> list[Worker]:
     """Return the workers of a model, one for each instance; nothing starts.
 
+    With `autoscale` they are so many as there may be at most, and come and go.
+
     `load` replaces the loading of what `definition` describes, and always runs on a thread of this
     process. Loads and batches are timed by `clock`, and `turns` say when a load begins; while a
     model loads, `progress` hears of it, and `raised` of the stage in which its own code raised.
     Reactor thread.
     """
     loop = LoopSide(progress, call_from_thread, clock, turns, raised)
-    each = map(settings.for_instance, range(settings.instances))
-    return [_worker(definition, instance, load, loop) for instance in each]
+    each = map(settings.for_instance, range(settings.most_instances))
+    if settings.autoscale is None:
+        return [_worker(definition, instance, load, loop) for instance in each]
+    makers = [partial(_passing, definition, instance, load, loop) for instance in each]
+    return [PassingWorker(make, progress) for make in makers]
+
+
+def instances_of(workers: list[Worker], settings: ModelSettings) -> Instances:
+    """Return `workers`, which `make_workers` made for `settings`, as one. Reactor thread."""
+    passing = [worker for worker in workers if isinstance(worker, PassingWorker)]
+    if settings.autoscale is None or not passing:
+        return Instances(workers)
+    return PassingInstances(passing, settings.autoscale.min)
+
+
+def _passing(
+    definition: ModelDefinition,
+    settings: ModelSettings,
+    load: ModelLoader | None,
+    loop: LoopSide,
+    progress: Progress,
+) -> Worker:
+    """Return the worker of an instance that comes; `progress` hears of it. Reactor thread."""
+    return _worker(definition, settings, load, loop._replace(progress=progress))
 
 
 def _worker(

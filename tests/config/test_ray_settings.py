@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from batcher.config.autoscale import AutoscaleSettings
 from batcher.config.ray_settings import RaySettings
 from batcher.errors import ConfigError
 from tests.config.conftest import Load
@@ -20,6 +21,33 @@ models: {big: {ray: {num_cpus: 2, num_gpus: 0.5, resources: {a100: 1}}}}
     assert str(big) == "2 CPU, 0.5 GPU, 1 a100"
     assert big.threads == 2
     assert RaySettings(num_cpus=0.5).threads == 1
+
+
+def test_instances_follow_the_load_between_two_numbers(load: Load) -> None:
+    settings = load("defaults: {worker: ray, autoscale: {max: 4}}").for_model("m")
+    assert settings.autoscale == AutoscaleSettings(min=1, max=4, cool_down_s=300)
+    assert settings.most_instances == 4
+    assert load("defaults: {instances: 3}").for_model("m").most_instances == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("autoscale: {max: 4}", "autoscale: expected none without `worker: ray`; got it with"),
+        ("worker: ray, autoscale: {min: 3, max: 2}", r"expected a min of at most its max \(2\)"),
+        (
+            "worker: ray, instances: 2, autoscale: {max: 2}",
+            "instances: expected none beside `autoscale`, whose min and max say it; got 2",
+        ),
+        ("worker: ray, autoscale: {min: 0, max: 2}", "autoscale.min: expected "),
+        ("worker: ray, autoscale: {max: 257}", "autoscale.max: expected "),
+        ("worker: ray, autoscale: {min: 1}", "autoscale.max is missing"),
+        ("worker: ray, autoscale: 3", "autoscale: expected "),
+    ],
+)
+def test_an_autoscale_that_cannot_be_is_refused(load: Load, value: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load(f"models: {{m: {{{value}}}}}").for_model("m")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,11 @@ def cluster() -> Iterator[Any]:
 
 
 @contextmanager
-def serving(folder: Path, cluster: Any, *pairs: str) -> Iterator[Process]:
-    """Run a server with the settings that docs/ray.md shows, on `cluster`."""
+def serving(folder: Path, cluster: Any, *pairs: str, example: int = 0) -> Iterator[Process]:
+    """Run a server with the settings that an example of docs/ray.md shows, on `cluster`."""
     page = ROOT / "docs" / "ray.md"
-    (settings,) = [block.text for block in blocks_of(page) if block.language == "yaml"]
-    (folder / "config.yaml").write_text(settings)
+    shown_settings = [block.text for block in blocks_of(page) if block.language == "yaml"]
+    (folder / "config.yaml").write_text(shown_settings[example])
     if not (folder / "models").exists():
         write_model(folder / "models", "slow", MODEL)
     shown = ("--config", str(folder / "config.yaml"), "--set", "defaults.max_batch_size=2")
@@ -96,6 +97,36 @@ def answers(server: Process, count: int) -> Counter[int]:
 def has_ended(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status")
     return not status.exists() or "State:\tZ" in status.read_text()
+
+
+def test_instances_come_with_the_load_and_leave_after_it(tmp_path: Path, cluster: Any) -> None:
+    cool_down = "defaults.autoscale.cool_down_s=4"
+    with serving(tmp_path, cluster, cool_down, example=1) as server:
+        wanted = partial(server.metric, "batcher_instances_wanted")
+        ready = partial(server.metric, "batcher_instances_ready")
+        counted: Counter[int] = Counter()
+
+        def load_until(true: Callable[[], bool]) -> None:
+            counted.clear()
+
+            def loaded() -> bool:
+                counted.update(answers(server, 256))
+                return true()
+
+            until(loaded, START_LIMIT_S)
+
+        load_until(lambda: wanted() > 1)
+        assert ready() == 1, "the cluster has no room for a second one"
+        assert len(counted) == 1
+        node = cluster.add_node(**NODE)
+        load_until(lambda: ready() > 1)
+        load_until(lambda: len(counted) > 1)
+        both = set(counted)
+        assert not {0, -1} & both
+        until(lambda: wanted() == 1 and ready() == 1, START_LIMIT_S)
+        until(lambda: any(map(has_ended, both)), START_LIMIT_S)
+        assert set(answers(server, 16)) < both
+        cluster.remove_node(node)
 
 
 def test_instances_on_several_nodes_share_a_queue_and_outlive_each_other(

@@ -62,7 +62,7 @@ class LocalModel(NamedTuple):
     @property
     def shape(self) -> Shape:
         """How much of a job is under way."""
-        return Shape(self.settings.max_batch_size, MOST_PORTIONS + 2 * self.settings.instances)
+        return Shape(self.settings.max_batch_size, MOST_PORTIONS + 2 * self.settings.most_instances)
 
     def identity(self) -> dict[str, Any]:
         """Return what changes whenever the answers may."""
@@ -89,7 +89,7 @@ def find_local(name: str, settings: ServerSettings, base: Any) -> LocalModel:
 
 def _alone(own: ModelSettings) -> dict[str, Any]:
     """Return settings of a model that has no other clients than one job."""
-    rows = own.max_batch_size * (MOST_PORTIONS + 2 * own.instances)
+    rows = own.max_batch_size * (MOST_PORTIONS + 2 * own.most_instances)
     return {
         "policy": "eager",
         "max_delay_ms": 0.0,

@@ -228,7 +228,7 @@ class ServerJob:
         self._began()
         if reader is None or output is None or self._stops:
             return entry.progress
-        rows, instances = version.settings.max_batch_size, version.settings.instances
+        rows, instances = version.settings.max_batch_size, version.settings.most_instances
         shape = Shape(rows, MOST_PORTIONS + 2 * instances, max(rows // PARTS_OF_BATCH, 1))
         answering = Answering(self._infer, self._server.clock)
         pools = (self._reading, self._writing)

@@ -111,7 +111,7 @@ class Facts:
         ceiling_rows: most rows that fit into the memory of the device, as far as is known.
         max_delay: longest wait, by the settings.
         slo: policies `slo` and `deferred`: longest time until an answer, by the settings.
-        instances: copies of the model.
+        instances: copies of the model that are to take batches.
         alive: copies that take batches.
         shapes: shapes that rows have had since the model was loaded; 0 where they have one.
         waiting: rows that wait now.
@@ -165,22 +165,23 @@ def facts_of(
     """
     counts = metrics.model(*version.key)
     mark = counts.mark(now, metrics.loop_seconds())
-    facts = facts_at(mark, counts.history, version.settings, version.scheduler)
+    workers = version.workers
+    facts = facts_at(mark, counts.history, version.settings, version.scheduler, workers.wanted)
     counts.history.note(mark)
-    return replace(facts, not_ready=not_ready, alive=version.workers.alive)
+    return replace(facts, not_ready=not_ready, alive=workers.alive)
 
 
 def facts_at(
-    mark: Mark, history: History, settings: ModelSettings, scheduler: BatchScheduler
+    mark: Mark, history: History, settings: ModelSettings, scheduler: BatchScheduler, instances: int
 ) -> Facts:
-    """Return what is known at `mark` of a model with these settings, all instances alive.
+    """Return what is known at `mark` of a model with these settings, all `instances` alive.
 
     Reactor thread.
     """
     returns, estimates = scheduler.returns, scheduler.admission.estimates()
     window = history.window(mark)
     return replace(
-        _of_settings(settings),
+        _of_settings(settings, instances),
         model_rows=scheduler.admission.ceiling.largest,
         ceiling_rows=scheduler.ceiling_rows,
         shapes=estimates.shapes,
@@ -192,18 +193,18 @@ def facts_at(
         paused=returns.paused,
         wait=returns.wait,
         longest_wait=returns.longest,
-        window=Window() if window is None else _between(*window, mark.time, settings.instances),
+        window=Window() if window is None else _between(*window, mark.time, instances),
     )
 
 
-def _of_settings(settings: ModelSettings) -> Facts:
+def _of_settings(settings: ModelSettings, instances: int) -> Facts:
     return Facts(
         policy=settings.policy,
         max_batch_size=settings.max_batch_size,
         max_delay=settings.max_delay_ms / 1e3,
         slo=settings.slo_ms / 1e3,
-        instances=settings.instances,
-        alive=settings.instances,
+        instances=instances,
+        alive=instances,
     )
 
 

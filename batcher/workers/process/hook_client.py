@@ -145,7 +145,7 @@ class RelayedHook(RemoteHook):
 class SharedHook(RemoteHook):
     """The hook of several instances, which take requests in turn.
 
-    An instance whose child has ended is passed over.
+    An instance whose child has ended is passed over. Instances may come and go, all but the last.
     """
 
     def __init__(self, hooks: list[RemoteHook]) -> None:
@@ -153,13 +153,22 @@ class SharedHook(RemoteHook):
         self._hooks = hooks
         self._turns = count()
 
+    def add(self, hook: RemoteHook) -> None:
+        """Have `hook` run requests, too. Reactor thread."""
+        # A new list: a thread may be between two of the old one.
+        self._hooks = [*self._hooks, hook]
+
+    def remove(self, hook: RemoteHook) -> None:
+        """Give `hook` no more requests. Reactor thread."""
+        self._hooks = [each for each in self._hooks if each is not hook]
+
     def run(self, values: Arrays, rows: int) -> tuple[dict[str, Array], int]:
         """Run the hook for one request, as `RemoteHook` says. Pool thread."""
-        first = next(self._turns)
-        for turn in range(first, first + len(self._hooks) - 1):
+        first, hooks = next(self._turns), self._hooks
+        for turn in range(first, first + len(hooks) - 1):
             try:
-                return self._hooks[turn % len(self._hooks)].run(values, rows)
+                return hooks[turn % len(hooks)].run(values, rows)
             except WorkerLost as err:
                 if err.begun:
                     raise
-        return self._hooks[(first - 1) % len(self._hooks)].run(values, rows)
+        return hooks[(first - 1) % len(hooks)].run(values, rows)

@@ -93,7 +93,8 @@ class Load:
 
     def explained(self, until: float = 3.0) -> tuple[Facts, Explanation]:
         self.run(until)
-        facts = facts_at(self.mark(), self.metrics.history, self.settings, self.scheduler)
+        known = self.metrics.history, self.settings, self.scheduler, self.settings.instances
+        facts = facts_at(self.mark(), *known)
         return facts, explain(facts)
 
 

@@ -1,0 +1,1 @@
+"""Instances of a model that come and go with its load."""

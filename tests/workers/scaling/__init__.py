@@ -1,0 +1,1 @@
+"""Instances that come and go."""
