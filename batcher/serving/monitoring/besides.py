@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from batcher.serving.monitoring.facts import Facts
-from batcher.serving.monitoring.situations import CHEAPER, MEND, MENTIONED, lost, takes_turns
+from batcher.serving.monitoring.situations import CHEAPER, lost, takes_turns
+from batcher.serving.monitoring.troubles import MEND, MENTIONED
 from batcher.serving.monitoring.wording import counted, number, percent, several, time_text
 
 
@@ -97,7 +98,7 @@ def _own_limit(facts: Facts) -> More:
 
 
 def _instances(facts: Facts) -> More:
-    if facts.alive >= facts.instances:
+    if facts.alive >= facts.instances or not facts.alive:
         return More()
     return More(
         f"{facts.alive} of {facts.instances} instances take batches; the log says why the others "
@@ -133,8 +134,10 @@ def _shapes(facts: Facts, situation: str) -> More:
 
 
 def _failures(facts: Facts, situation: str) -> More:
-    if situation == "failing" or facts.window.reruns < MENTIONED:
+    if situation == "failing" or max(facts.window.reruns, facts.window.failures) < MENTIONED:
         return More()
+    if facts.window.reruns < MENTIONED:
+        return More(f"{percent(facts.window.failures)} of the batches failed.", MEND)
     return More(
         f"{percent(facts.window.reruns)} of the batches are parts of failed ones that run again.",
         MEND,

@@ -87,6 +87,11 @@ class Window:
         return self.share(*RERUN_REASONS)
 
     @property
+    def failures(self) -> float:
+        """Share of the batches that failed, 0 to 1."""
+        return min(self.failed / self.batches, 1.0) if self.batches else 0.0
+
+    @property
     def lost(self) -> float:
         """Share of the rows that could not be answered by their deadlines."""
         late = self.expired + self.refused.get("predicted_late", 0)
@@ -122,6 +127,7 @@ class Facts:
         paused: whether waits for such clients were tried and have not paid.
         wait: seconds of the wait for clients that was planned last, from the end of a batch.
         longest_wait: seconds of the longest wait that may be made.
+        hook_exceptions: exceptions that `preprocess` has raised since the model was loaded.
         window: what happened lately.
     """
 
@@ -143,6 +149,7 @@ class Facts:
     paused: bool = False
     wait: float = 0.0
     longest_wait: float = 0.0
+    hook_exceptions: int = 0
     window: Window = field(default_factory=Window)
 
     @property
@@ -168,7 +175,8 @@ def facts_of(
     workers = version.workers
     facts = facts_at(mark, counts.history, version.settings, version.scheduler, workers.wanted)
     counts.history.note(mark)
-    return replace(facts, not_ready=not_ready, alive=workers.alive)
+    raised = counts.exceptions.get("preprocess", 0)
+    return replace(facts, not_ready=not_ready, alive=workers.alive, hook_exceptions=raised)
 
 
 def facts_at(

@@ -5,10 +5,11 @@ its shape is not small because the model was idle.
 
     situation        batches are as they are because
     not_ready        the model does not serve
+    instances_lost   no instance of it takes batches
+    failing          batches fail, or `preprocess` does before there is a batch
     no_traffic       nothing was asked for
-    running          the first batch still runs
     refused          every request was refused
-    failing          batches fail, and run again in parts
+    running          the first batch still runs
     capacity         they are full, and the model is always busy
     deadlines        much cannot be answered in time, so it is not in them
     lengths          rows of unequal length, which are padded, are cut as takes the least time
@@ -30,13 +31,17 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from batcher.serving.monitoring.facts import Facts
+from batcher.serving.monitoring.troubles import (
+    MENTIONED,
+    MUCH,
+    average,
+    failing,
+    fails,
+    instances_lost,
+    mend,
+    refused,
+)
 from batcher.serving.monitoring.wording import counted, number, percent, several, time_text
-
-MUCH = 0.2
-"""Share of batches or rows from which something is the reason and not an exception."""
-
-MENTIONED = 0.01
-"""Share of batches or rows from which something is worth a sentence."""
 
 MOST = 0.5
 """Share of the batches that are most of them."""
@@ -63,9 +68,6 @@ CHEAPER = 1.1
 """Times that a row must get cheaper by a larger batch to be worth a change."""
 
 
-MEND = "Mend the model or the requests at fault: the server's log says what was raised."
-
-
 class Situation(NamedTuple):
     """A reason for batches to be as they are.
 
@@ -82,11 +84,6 @@ class Situation(NamedTuple):
     change: Callable[[Facts], list[str]]
 
 
-def _average(facts: Facts) -> str:
-    window = facts.window
-    return f"Batches average {number(window.rows_per_batch)} of {facts.ceiling_rows} rows"
-
-
 def _idle(facts: Facts) -> str:
     return f"the model is idle {percent(1 - facts.window.busy)} of the time"
 
@@ -97,6 +94,11 @@ def _busy(facts: Facts) -> str:
 
 def _rate(facts: Facts) -> str:
     return f"{number(facts.window.rows / facts.window.seconds)} rows/s"
+
+
+def _nothing_wrong(facts: Facts) -> str:
+    is_well = facts.alive >= facts.instances and facts.window.failures < MENTIONED
+    return "; nothing is wrong" if is_well else ""
 
 
 def _nothing(facts: Facts) -> list[str]:
@@ -120,25 +122,9 @@ def _running(facts: Facts) -> str:
     return f"The first batch still runs: {counted(facts.running, 'row')}."
 
 
-def _refused(facts: Facts) -> str:
-    reasons = facts.window.refused.items()
-    refused = ", ".join(f"{counted(rows, 'row')} by {reason}" for reason, rows in reasons)
-    lost = refused or f"{counted(facts.window.expired, 'row')} by their deadlines"
-    return f"No batch was sent, because every request was refused or dropped: {lost}."
-
-
-def _failing(facts: Facts) -> str:
-    share, failed = percent(facts.window.reruns), counted(facts.window.failed, "batch")
-    return f"{_average(facts)}, and {share} of them are parts of failed ones: {failed} failed."
-
-
-def _mend(facts: Facts) -> list[str]:
-    return [MEND]
-
-
 def _capacity(facts: Facts) -> str:
     return (
-        f"{_average(facts)} because they are full, and {_busy(facts)}: "
+        f"{average(facts)} because they are full, and {_busy(facts)}: "
         f"capacity is reached, at {_rate(facts)}."
     )
 
@@ -166,8 +152,8 @@ def _known(facts: Facts) -> float:
 
 def _full(facts: Facts) -> str:
     return (
-        f"{_average(facts)} because they are full, though {_idle(facts)}: "
-        "many rows come at once, and pauses follow. Nothing is wrong."
+        f"{average(facts)} because they are full, though {_idle(facts)}: "
+        f"many rows come at once, and pauses follow{_nothing_wrong(facts)}."
     )
 
 
@@ -178,7 +164,7 @@ def _fits_alone(facts: Facts) -> bool:
 
 def _large_requests(facts: Facts) -> str:
     rows = number(facts.window.rows_per_request)
-    return f"{_average(facts)} because requests of {rows} rows do not fit together into one batch."
+    return f"{average(facts)} because requests of {rows} rows do not fit together into one batch."
 
 
 def _smaller_requests(facts: Facts) -> list[str]:
@@ -192,9 +178,9 @@ def _many_lengths(facts: Facts) -> bool:
 def _cut(facts: Facts) -> str:
     share = percent(facts.window.share("shape"))
     return (
-        f"{_average(facts)} because rows of unequal length are cut into the batches that take the "
+        f"{average(facts)} because rows of unequal length are cut into the batches that take the "
         f"least time together: {share} of the batches left rows of other lengths behind, and "
-        f"{percent(facts.window.padding)} of what batches hold is padding. Nothing is wrong."
+        f"{percent(facts.window.padding)} of what batches hold is padding{_nothing_wrong(facts)}."
     )
 
 
@@ -205,7 +191,7 @@ def _many_shapes(facts: Facts) -> bool:
 def _unlike(facts: Facts) -> str:
     share = percent(facts.window.share("shape"))
     return (
-        f"{_average(facts)} because rows of different shapes cannot share a batch: there are "
+        f"{average(facts)} because rows of different shapes cannot share a batch: there are "
         f"{facts.shapes} shapes, and {share} of the batches left rows of other shapes behind."
     )
 
@@ -222,7 +208,7 @@ def _too_late(facts: Facts) -> bool:
 
 
 def _deadlines(facts: Facts) -> str:
-    return f"{_average(facts)} because deadlines are tight: {lost(facts)}, and {_busy(facts)}."
+    return f"{average(facts)} because deadlines are tight: {lost(facts)}, and {_busy(facts)}."
 
 
 def lost(facts: Facts) -> str:
@@ -248,7 +234,7 @@ def _delayed(facts: Facts) -> bool:
 def _delay(facts: Facts) -> str:
     wait = time_text(facts.max_delay)
     return (
-        f"{_average(facts)} because policy delay sends what is there when the oldest request has "
+        f"{average(facts)} because policy delay sends what is there when the oldest request has "
         f"waited {wait} (max_delay_ms), and {_idle(facts)}."
     )
 
@@ -264,7 +250,7 @@ def _other_policy(facts: Facts) -> list[str]:
 
 def _deferred(facts: Facts) -> str:
     return (
-        f"{_average(facts)} because policy deferred starts each at the last moment that meets its "
+        f"{average(facts)} because policy deferred starts each at the last moment that meets its "
         f"deadlines, {time_text(facts.slo)} (slo_ms) or less, and {_idle(facts)}: that time is "
         "left to other models."
     )
@@ -281,7 +267,7 @@ def _loop_is_full(facts: Facts) -> bool:
 
 def _loop(facts: Facts) -> str:
     return (
-        f"{_average(facts)}, and {_idle(facts)} because the loop is the bottleneck, not the model: "
+        f"{average(facts)}, and {_idle(facts)} because the loop is the bottleneck, not the model: "
         "reading requests and writing answers keeps the loop busy "
         f"{percent(facts.window.loop_busy)} of the time."
     )
@@ -315,7 +301,7 @@ def takes_turns(facts: Facts) -> bool:
 def _closed_loop(facts: Facts) -> str:
     at_once = several(max(facts.window.at_once, 1.0), "request")
     return (
-        f"{_average(facts)} because requests come from few clients in closed loop, each of which "
+        f"{average(facts)} because requests come from few clients in closed loop, each of which "
         f"waits for its answer before it sends again: the model has about {at_once} at a time, and "
         f"{_busy(facts)}."
     )
@@ -324,12 +310,12 @@ def _closed_loop(facts: Facts) -> str:
 def _more_clients(facts: Facts) -> list[str]:
     return [
         "For larger batches send more at once: more clients, AsyncClient, or several rows in one "
-        "request. Nothing else is wrong."
+        "request."
     ]
 
 
 def _bulk(facts: Facts) -> str:
-    return f"{_average(facts)} because nearly all requests are of priority bulk, which comes last."
+    return f"{average(facts)} because nearly all requests are of priority bulk, which comes last."
 
 
 def _sparse(facts: Facts) -> str:
@@ -338,26 +324,28 @@ def _sparse(facts: Facts) -> str:
     if facts.window.rows_per_request >= 1.5:
         come += f", each of about {number(facts.window.rows_per_request)} rows,"
     return (
-        f"{_average(facts)} because requests {come} and {_idle(facts)}: "
-        "more concurrency would fill them; nothing is wrong."
+        f"{average(facts)} because requests {come} and {_idle(facts)}: "
+        f"more concurrency would fill them{_nothing_wrong(facts)}."
     )
 
 
 def _steady(facts: Facts) -> str:
     return (
-        f"{_average(facts)} because each holds the rows that came while the batch before ran: "
-        f"{_rate(facts)} come, and {_busy(facts)}. Batches grow by themselves with the load; "
-        "nothing is wrong."
+        f"{average(facts)} because each holds the rows that came while the batch before ran: "
+        f"{_rate(facts)} come, and {_busy(facts)}. Batches grow by themselves with the load"
+        f"{_nothing_wrong(facts)}."
     )
 
 
 SITUATIONS: Sequence[Situation] = (
     Situation("not_ready", lambda facts: bool(facts.not_ready), _not_ready, _nothing),
+    Situation("instances_lost", lambda facts: not facts.alive, instances_lost, _nothing),
+    Situation("failing", fails, failing, mend),
     Situation("no_traffic", lambda facts: not facts.window.seconds, _no_traffic, _nothing),
     Situation(
         "refused",
         lambda facts: not facts.window.batches and not facts.running,
-        _refused,
+        refused,
         _nothing,
     ),
     Situation(
@@ -366,7 +354,6 @@ SITUATIONS: Sequence[Situation] = (
         _running,
         _nothing,
     ),
-    Situation("failing", lambda facts: facts.window.reruns >= MUCH, _failing, _mend),
     Situation(
         "capacity",
         lambda facts: _batches_are_full(facts) and facts.window.busy >= BUSY,

@@ -67,6 +67,28 @@ def test_it_says_that_nothing_has_come(both: Both) -> None:
     assert "What to change" not in page.text
 
 
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        ("preprocess", "No batch was sent: preprocess has raised 1 exception."),
+        ("predict", "Batches average 1 of 64 rows, and 100 % of them failed."),
+    ],
+)
+def test_it_says_that_requests_fail_and_never_that_nothing_is_wrong(hook: str, words: str) -> None:
+    def raises(inputs: Any) -> Any:
+        raise ValueError("no")
+
+    model = RecordingModel()
+    setattr(model, hook, raises)
+    server = MemoryServer(model, defaults={"warmup": False})
+    assert over_connection(server, ask("/predict", rows(1.0).tobytes())).status == 500
+    server.clock.advance(2)
+    page = page_of(over_connection(server, PAGE))
+    assert words in page.text
+    assert "Mend the model" in page.text
+    assert "nothing is wrong" not in page.text
+
+
 def test_it_says_why_with_numbers_and_a_picture() -> None:
     server = slow_server()
     for values in ((1.0,), (1.0, 2.0)):

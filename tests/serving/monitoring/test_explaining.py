@@ -55,6 +55,20 @@ TABLE = [
         "Mend the model",
     ),
     (
+        "failing",
+        facts(replace(SPARSE, failed=100)),
+        "Batches average 3.1 of 64 rows, and 100 % of them failed.",
+        "Mend the model",
+    ),
+    (
+        "failing",
+        facts(Window(), hook_exceptions=40),
+        "No batch was sent: preprocess has raised 40 exceptions.",
+        "Mend the model",
+    ),
+    ("instances_lost", facts(alive=0), "because 0 of 1 instances take batches", ""),
+    ("refused", facts(Window(seconds=1)), "No batch was sent lately: the log says", ""),
+    (
         "capacity",
         facts(FULL, times=CURVE, double=14e-3),
         "64 of 64 rows because they are full, and the model is busy 99 % of the time: capacity is "
@@ -239,3 +253,14 @@ def test_numbers_are_as_people_write_them() -> None:
     ]
     assert (counted(1, "row"), counted(2000, "batch")) == ("1 row", "2,000 batches")
     assert (several(1.04, "request"), several(3.14, "request")) == ("1 request", "3.1 requests")
+
+
+@pytest.mark.parametrize(
+    "wrong", [facts(replace(SPARSE, failed=5)), facts(instances=2, alive=1)], ids=["batch", "copy"]
+)
+def test_nothing_is_said_to_be_well_where_something_is_wrong(wrong: Facts) -> None:
+    assert "nothing is wrong" in explain(facts()).because[0]
+    told = explain(wrong)
+    assert told.situation == "sparse"
+    assert "nothing is wrong" not in " ".join(told.because)
+    assert any("5 % of the batches failed" in text or "1 of 2" in text for text in told.because)

@@ -186,7 +186,7 @@ def test_rows_of_unequal_length_are_cut_into_batches_and_the_padding_is_told() -
     assert situation == "lengths"
     assert 0 <= facts.window.padding < 0.3
     assert "rows of unequal length are cut" in because[0]
-    assert "of what batches hold is padding. Nothing is wrong." in because[0]
+    assert "of what batches hold is padding; nothing is wrong." in because[0]
     assert change == []
 
 
