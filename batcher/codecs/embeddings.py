@@ -171,7 +171,8 @@ def wish_of(document: Any) -> Wish:
     model = document.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidInput(f"model: expected the name of a model; got {_got(document, 'model')}")
-    encoding = document.get("encoding_format") or "float"
+    given = document.get("encoding_format")
+    encoding = "float" if given is None else given
     if encoding not in ("float", "base64"):
         raise InvalidInput(f"encoding_format: expected 'float' or 'base64'; got {brief(encoding)}")
     dimensions = _dimensions(document.get("dimensions"))

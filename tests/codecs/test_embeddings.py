@@ -138,6 +138,8 @@ def test_lists_that_are_long_when_padded_are_refused_before_they_are() -> None:
         ({"model": 7}, "model: expected the name of a model; got 7"),
         ({"model": ""}, "model: expected the name of a model; got ''"),
         ({"encoding_format": "hex"}, "encoding_format: expected 'float' or 'base64'; got 'hex'"),
+        ({"encoding_format": ""}, "encoding_format: expected 'float' or 'base64'; got ''"),
+        ({"encoding_format": 0}, "encoding_format: expected 'float' or 'base64'; got 0"),
         ({"encoding_format": ["float"]}, r"encoding_format: .*; got \['float'\]"),
         ({"dimensions": 0}, "dimensions: expected a whole number of at least 1; got 0"),
         ({"dimensions": 1.5}, "dimensions: expected a whole number of at least 1; got 1.5"),

@@ -84,3 +84,9 @@ def test_a_deadline_below_one_row_is_told_with_both_times(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "expected more than the 2" in done.stderr
     assert "got 1 ms" in done.stderr
+
+
+def test_a_tuning_that_may_take_no_time_is_refused() -> None:
+    done = run("tune", "digits", "--clients", "8", "--time", "0s")
+    assert done.returncode == 1
+    assert "--time: expected more than 0; got '0s'" in done.stderr

@@ -99,6 +99,8 @@ class TuneCommand:
         self._config = (config or DEFAULT_CONFIG).absolute()
         self._subject = self._found(config)
         self._seconds = duration(options["time_text"])
+        if not self._seconds:
+            raise ConfigError(f"--time: expected more than 0; got {options['time_text']!r}")
         self._user = self._read_load()
         self._lengths = self._read_lengths()
 
