@@ -18,7 +18,14 @@ from batcher.config.default_values import default_row
 from batcher.config.fixed_tensors import fill_in_fixed
 from batcher.config.image_file import image_spec
 from batcher.config.model_files import check_files, find_file
-from batcher.config.model_tensors import NO_RESHAPES, InputFile, OutputFile, Reshapes, reshapes_of
+from batcher.config.model_tensors import (
+    NO_RESHAPES,
+    InputFile,
+    OutputFile,
+    Reshapes,
+    check_lengths_said,
+    reshapes_of,
+)
 from batcher.config.pipelines.plan import Plan, plan_of
 from batcher.config.pipelines.step_file import StepFile
 from batcher.config.places import places_outside_model_file
@@ -128,6 +135,8 @@ class ModelFile(FileSection):
         if cut and not self._padded:
             raise ValueError("an input with `pad` for `unpad: true` of an output")
         check_axes([*self._padded, *cut])
+        if self._padded:
+            check_lengths_said(self.outputs)
         if all(tensor.is_optional or tensor.name in (masks | lengths) for tensor in self.inputs):
             raise ValueError("an input without `optional` and `default`, whose rows are counted")
         if self.format != "onnx" and (self.constants or self._names_graph):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
@@ -103,7 +103,8 @@ class OutputFile(TensorFile):
         ragged: whether rows may differ in the sizes of their free axes (-1), as the boxes found in
             pictures do.
         unpad: whether rows are cut to the lengths of the padded inputs of their request; the shape
-            has as many axes of -1 as those then.
+            has as many axes of -1 as those then. Beside a padded input an output with an axis of -1
+            says `unpad` or `ragged`.
         origin: format `pipeline`: the value that the output is, an input or `step.output`.
     """
 
@@ -122,3 +123,20 @@ class OutputFile(TensorFile):
         if self.labels is not None and (not self.shape or self.shape[-1] != len(self.labels)):
             raise ValueError(f"as many labels as the last axis of shape {list(self.shape)}")
         return self
+
+
+def check_lengths_said(outputs: Sequence[OutputFile]) -> None:
+    """Check that each of `outputs` of a padded model says whose lengths its free axes have.
+
+    Otherwise a request might be answered with the padding of its neighbours.
+
+    Raises:
+        ValueError: one of them does not say; the message says what to write.
+    """
+    for tensor in outputs:
+        if -1 in tensor.shape and not (tensor.unpad or tensor.ragged):
+            raise ValueError(
+                f"`unpad: true` for output {tensor.name!r} beside an input with `pad`, if -1 in "
+                f"{list(tensor.shape)} stands for the padded length, `ragged: true` if the sizes "
+                "of its rows are the model's own, or the size itself if all rows have the same"
+            )

@@ -526,3 +526,22 @@ def test_a_padded_input_that_cannot_be_is_refused_with_what_is_expected(
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(file))
     with pytest.raises(ConfigError, match=expected):
         load_model_definition("m", "1", tmp_path)
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_an_output_that_may_hold_padding_says_whose_length_it_has(
+    tmp_path: Path, is_prepared: bool
+) -> None:
+    padded = {"name": "x", "dtype": "FP32", "shape": [-1], "pad": 0}
+    sent = {"name": "t", "dtype": "BYTES", "shape": []} if is_prepared else padded
+    output = {"name": "y", "dtype": "FP32", "shape": [2, -1]}
+    file = {"format": "python", "class": "model:Model", "inputs": [sent], "outputs": [output]}
+    if is_prepared:
+        file["prepared"] = [padded]
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(file))
+    with pytest.raises(ConfigError, match=r"`unpad: true` for output 'y'.*`ragged: true`"):
+        load_model_definition("m", "1", tmp_path)
+    for key in ("unpad", "ragged"):
+        said = yaml.safe_dump(file | {"outputs": [output | {key: True}]})
+        (tmp_path / "model.yaml").write_text(said)
+        assert load_model_definition("m", "1", tmp_path).spec.is_padded

@@ -47,7 +47,7 @@ LENGTHS: tuple[Callable[[int], int], ...] = (lambda size: 2 * size, lambda size:
 take too, and half, for models that take no more than the example has.
 """
 
-_PLACEHOLDER: Values = {"name": "output", "dtype": "FP32", "shape": [-1]}
+_PLACEHOLDER: Values = {"name": "output", "dtype": "FP32", "shape": []}
 """Stands for the outputs until they are known: a lone result gets this name."""
 
 _TEXT = b"an example"
