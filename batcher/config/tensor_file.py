@@ -141,6 +141,10 @@ class PreparedFile(PaddedFile):
         )
 
 
+LENGTH_DTYPES = ("INT32", "INT64", "UINT32", "UINT64", "FP32", "FP64")
+"""Dtypes of an input with lengths: others do not hold every length that a request may have."""
+
+
 def fillers(inputs: Sequence[PaddedFile], key: str) -> dict[str, str]:
     """Return the inputs that `key`, `mask` or `lengths`, of `inputs` names, and of which each is.
 
@@ -159,6 +163,9 @@ def fillers(inputs: Sequence[PaddedFile], key: str) -> dict[str, str]:
         check_filled(filled, key, tensor)
         if filled.dtype.name in ("BYTES", "BF16"):
             raise ValueError(f"input {name!r}, the {key} of {tensor.name!r}, to be of numbers")
+        if key == "lengths" and filled.dtype.name not in LENGTH_DTYPES:
+            expected = ", ".join(LENGTH_DTYPES)
+            raise ValueError(f"one of {expected} for {name!r}, the lengths of {tensor.name!r}")
         found[name] = tensor.name
     return found
 

@@ -130,6 +130,7 @@ class WarmupBatch:
             return
         raw = fit_raw_outputs(spec.name, outputs, self.rows)
         _refuse_misfits(outputs, {})
+        self._check_lengths(raw)
         if self._made <= self.rows:
             # The hook may write into what it gets, which may be the model's own memory.
             whole = {name: copied(own_rows(array, 0, self._made)) for name, array in raw.items()}
@@ -137,8 +138,15 @@ class WarmupBatch:
 
     def _fit(self, outputs: Arrays) -> None:
         """Check outputs that no hook changes; raises as `check`. Inference thread."""
-        _, errors = fit_outputs(self._model.spec, outputs, self.rows)
+        fitted, errors = fit_outputs(self._model.spec, outputs, self.rows)
         _refuse_misfits(outputs, errors)
+        self._check_lengths(fitted)
+
+    def _check_lengths(self, outputs: Arrays) -> None:
+        """Check that outputs can be cut to lengths of rows; raises as `check`. Inference thread."""
+        if self.elements:
+            padding = Padding(self._model.spec)
+            padding.check_outputs(outputs, padding.lengths_of(self._prepared))
 
 
 def _refuse_misfits(outputs: Arrays, errors: RowErrors) -> None:

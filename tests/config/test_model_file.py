@@ -509,6 +509,13 @@ def test_paths_are_absolute_from_the_start_since_a_model_may_change_the_folder(
             r"with shape \[\] or \[1\]",
         ),
         (
+            [
+                {"name": "x", "dtype": "FP32", "shape": [-1], "pad": 0, "lengths": "n"},
+                {"name": "n", "dtype": "UINT8", "shape": []},
+            ],
+            "one of INT32, .* for 'n', the lengths of 'x'",
+        ),
+        (
             [{"name": "x", "dtype": "FP32", "shape": [-1], "pad": 0, "pad_sizes": [8, 4]}],
             "ascending order",
         ),

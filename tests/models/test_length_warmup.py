@@ -79,6 +79,16 @@ def test_a_model_that_cannot_run_a_length_is_not_served(folders: Folders) -> Non
         loaded(folders, ", warmup_lengths: [16]", line)
 
 
+def test_an_output_that_cannot_be_cut_to_the_lengths_of_rows_fails_the_load(
+    folders: Folders,
+) -> None:
+    line = 'return {"y": x[:, ::2]}'
+    with pytest.raises(
+        ModelLoadError, match=r"`unpad` expects the length of the batch, 4, on axis 1"
+    ):
+        loaded(folders, "", line)
+
+
 def test_rows_that_preprocess_makes_run_at_each_length(folders: Folders) -> None:
     source = """
 SHAPES = []
