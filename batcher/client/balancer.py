@@ -19,12 +19,13 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from threading import Lock, Thread
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote
 
 from batcher.client.attempts import Attempts, ClientOptions
 from batcher.client.errors import AnswerLost, ClientClosed, ClientFailure, NotConnected
 from batcher.client.listed_server import MAX_SERVERS, ListedServer
+from batcher.client.registries.registry import Source
 from batcher.client.server_address import checked_address
 from batcher.client.server_list import ServerList, Upstream
 from batcher.client.shared_sockets import OF_THIS_PROCESS
@@ -36,28 +37,6 @@ RETRY_S = 1.0
 
 MAX_REASON_CHARS = 300
 """Longest reason of a registry's that an error repeats."""
-
-
-class Source(Protocol):
-    """Where the list comes from. The methods run on a thread of the client's, one at a time.
-
-    A system without threads lets `close` run in a thread of the caller's.
-
-    Attributes:
-        place: where that is, in words, without anything secret.
-        period_s: seconds for which a list is as good as new.
-    """
-
-    place: str
-    period_s: float
-
-    def servers(self) -> Sequence[ListedServer]:
-        """Return the servers. Whatever it raises means that the list is not known."""
-        ...
-
-    def close(self) -> None:
-        """Let go of connections."""
-        ...
 
 
 class Listed:

@@ -15,11 +15,11 @@ from batcher.client.attempts import (
     checked_options,
     checked_timeout,
 )
-from batcher.client.balancer import Balancer, Listed, Source
+from batcher.client.balancer import Balancer, Listed
 from batcher.client.blocking_calls import BlockingSetup
 from batcher.client.errors import ClientFailure
 from batcher.client.listed_server import listed
-from batcher.client.registries.registry import registry_of
+from batcher.client.registries.registry import Source, source_of
 from batcher.client.request_building import Operation, ReadyOperation
 from batcher.client.retrying import RetryPolicy
 from batcher.client.server_address import CurveKeys
@@ -121,7 +121,7 @@ def balancer_of(
 def _source(address: str | Sequence[str]) -> Source:
     if isinstance(address, str):
         try:
-            return registry_of(registry_address(address))
+            return source_of(registry_address(address))
         except ValueError as err:
             raise ValueError(f"address: {err}") from err
     addresses = list(address)

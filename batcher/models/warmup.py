@@ -21,12 +21,13 @@ Example of the last point, with batches of up to 16 rows:
 
 Warm-up ends there, and batches have at most 4 rows.
 
-Where rows of different lengths are padded, it is an element of a row that may cost more: the rows
-of a sample differ in length, and a batch of more of them is padded to the longest of more. Then
-some batches more run, of the lengths in
-`warmup_lengths` or `pad_sizes`, so that code which is compiled for one length is there, and the
-scheduler knows what lengths cost. A length ends with the first batch that does not fit, or that
-takes `COSTLY_BATCH_S`: long rows would make warm-up long.
+Where rows of different lengths are padded, the seconds for an element are compared instead of those
+for a row. Rows of a sample may differ in length, and a larger batch is padded to a longer row.
+
+There some batches more run, of the lengths in `warmup_lengths` or `pad_sizes`, so that code which
+is compiled for one length is there, and the scheduler knows what lengths cost. A length ends with
+the first batch that does not fit, or that takes `COSTLY_BATCH_S`: long rows would make warm-up
+long.
 
 The rows pass `preprocess` first, and a batch has as many of the rows that the hook has made: those
 are the rows that the model computes (`blank_rows.py`).
@@ -119,7 +120,7 @@ def warm_up(
 def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> int:
     """Run each warm-up size; return the rows that a row becomes. Inference thread."""
     shared, rows_each, axes = False, 1, BatchAxes()
-    elements: dict[int, int] = {}  # of each size that has run: of all rows, where rows are padded
+    elements: dict[int, int] = {}
     for size in _sizes_of(model, max_batch_size):
         progress(_step(model, size))
         try:
@@ -234,8 +235,8 @@ def _note_meeting(model: CheckedModel, output: str, progress: Progress) -> None:
 def _worthwhile(model: CheckedModel, elements: dict[int, int], rows_each: int) -> int:
     """Return the rows of the largest batch that is worth running, of those that have run.
 
-    `elements` of each batch by its rows, or its rows where these are not padded: what its seconds
-    are held against. Inference thread.
+    `elements` has, by the rows of each batch that has run, its elements with the padding; where
+    rows are not padded, its rows. Inference thread.
     """
     seconds, rows = model.timings, max(elements)
     if seconds[rows] < COSTLY_BATCH_S:

@@ -71,6 +71,8 @@ class Instances:
         """
         self._deliver, self._set_takes_batches = deliver, set_takes_batches
         self._changed = changed
+        for index in range(self.wanted, len(self._workers)):
+            set_takes_batches(index, False)
         started = [self._start(index) for index in range(self.wanted)]
         return _gathered(started).addCallbacks(self._with_shared_hooks, self._failed)
 

@@ -148,6 +148,13 @@ RAGGED = Rule(
     "and CSV hold and other formats do not",
     "write `ragged: true` for the output in model.yaml, so that clients can read it there",
 )
+LENGTHS = Rule(
+    "breach",
+    "rows of different lengths share a batch, and an output with `unpad: true` is cut to the "
+    "length of each row; one of another length than the batch cannot be cut",
+    "return one value for each one of the input, or a list with one array for each row and "
+    "`ragged: true` in place of `unpad`",
+)
 BLIND = Rule(
     "note",
     "answers that went to the wrong row would not be noticed",

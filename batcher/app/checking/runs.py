@@ -27,7 +27,7 @@ from batcher.app.checking.contract import Findings, Rule
 from batcher.app.checking.samples import Row
 from batcher.batching.batch import Batch
 from batcher.batching.part import Part
-from batcher.core.padding import even_rows
+from batcher.core.padding import Padding, even_rows
 from batcher.core.ragged import copied, is_ragged, row_shapes
 from batcher.core.spec import Array, ModelSpec, TensorSpec, has_rows, shape_text
 from batcher.errors import ModelContractError
@@ -106,27 +106,38 @@ class Runner:
             return Run()
         seconds = self._seconds() - began
         failed = predicted.failed if isinstance(predicted, PartialOutputs) else {}
-        answers = self._answers(batch, _copied(predicted), rows, findings)
+        answers = self._answers(batch, inputs, _copied(predicted), rows, findings)
         if answers and failed:
             answers = _without_failed(answers, batch.parts, failed)
         reasons = tuple(reason(error) for _, error in sorted(failed.items()))
         return Run(tuple(answers), seconds, reasons)
 
     def _answers(
-        self, batch: Batch, outputs: Arrays, rows: int, findings: Findings
+        self, batch: Batch, inputs: Arrays, outputs: Arrays, rows: int, findings: Findings
     ) -> Sequence[Answer]:
         """Return the answers of a batch that ran; none if `predict` or a hook broke its contract.
 
-        Before `preprocess` each request had `rows` rows.
+        The batch was run as `inputs`. Before `preprocess` each request had `rows` rows.
         """
         if self._model.postprocess is None:
             kept = checked_outputs(self._model.spec, outputs, batch.rows, findings)
+            self._note_lengths(inputs, kept, findings)
             return batch.split(kept)
         if not _check_raw_outputs(outputs, batch.rows, findings):
             return ()
         parts = zip(batch.parts, batch.split(outputs), strict=True)
         raw = [(part.rows, answer) for part, answer in parts]
         return self._postprocess(self._model.postprocess, raw, rows, findings)
+
+    def _note_lengths(self, inputs: Arrays, outputs: Arrays, findings: Findings) -> None:
+        """Note if rows of `outputs` cannot be cut to the lengths of padded `inputs`."""
+        if not self._model.spec.is_padded:
+            return
+        padding = Padding(self._model.spec)
+        try:
+            padding.check_outputs(outputs, padding.lengths_of(inputs))
+        except ModelContractError as err:
+            findings.add(rules.LENGTHS, "outputs", _explained(err))
 
     def _postprocess(
         self,

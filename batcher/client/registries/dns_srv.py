@@ -8,7 +8,7 @@ zone belongs to whoever keeps it.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import dns.rdatatype
 import dns.resolver
@@ -23,7 +23,7 @@ _LEAST_WEIGHT = 0.1
 
 
 class DnsSrv:
-    """The servers that SRV records name. The contract is that of `Registry`."""
+    """The servers that SRV records name. The contract is that of `Source`."""
 
     def __init__(self, address: RegistryAddress) -> None:
         """Ask for the name at `address`, at its name server or at the system's."""
@@ -47,13 +47,6 @@ class DnsSrv:
             for record in answer
             if record.priority == first
         ]
-
-    def announce(self, server: ListedServer, ttl_s: float) -> NoReturn:
-        """Refuse."""
-        raise NotImplementedError("expected a registry in which servers announce themselves")
-
-    def withdraw(self) -> None:
-        """Do nothing: nothing is announced."""
 
     def close(self) -> None:
         """Do nothing: no connection is kept."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from batcher.client.listed_server import ListedServer
 from batcher.core.registry_address import RegistryAddress
@@ -25,11 +25,13 @@ _EXTRAS = {"dns": ("srv://", "dns"), "kazoo": ("zk://", "zookeeper")}
 """Top-level module of a library to the addresses that need it, and to its extra."""
 
 
-class Registry(Protocol):
-    """A registry. Its methods run on one thread at a time, and raise whatever went wrong.
+class Source(Protocol):
+    """Where the list comes from. The methods run on a thread of the client's, one at a time.
+
+    A system without threads lets `close` run in a thread of the caller's.
 
     Attributes:
-        place: where the registry is, in words, without anything secret.
+        place: where that is, in words, without anything secret.
         period_s: seconds for which a list is as good as new.
     """
 
@@ -37,8 +39,19 @@ class Registry(Protocol):
     period_s: float
 
     def servers(self) -> Sequence[ListedServer]:
-        """Return the servers that are listed."""
+        """Return the servers. Whatever it raises means that the list is not known."""
         ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Registry(Source, Protocol):
+    """A registry in which servers announce themselves.
+
+    Its methods run on one thread at a time, and raise whatever went wrong.
+    """
 
     def announce(self, server: ListedServer, ttl_s: float) -> None:
         """List `server`, or list it anew, for so many seconds. A weight of 0 is not ready."""
@@ -48,13 +61,18 @@ class Registry(Protocol):
         """List the server that was announced no more."""
         ...
 
-    def close(self) -> None:
-        """Let go of connections."""
-        ...
-
 
 def registry_of(address: RegistryAddress) -> Registry:
-    """Return the registry at `address`; nobody is asked yet.
+    """Return the registry at `address`, which is none of DNS; nobody is asked yet.
+
+    Raises:
+        ModuleNotFoundError: an extra is missing; the text says which.
+    """
+    return cast(Registry, source_of(address))
+
+
+def source_of(address: RegistryAddress) -> Source:
+    """Return what lists the servers at `address`; nobody is asked yet.
 
     Raises:
         ModuleNotFoundError: an extra is missing; the text says which.
@@ -74,5 +92,5 @@ def registry_of(address: RegistryAddress) -> Registry:
             f"'batcher-inference-client[{extra}]'); got no {library}",
             name=err.name,
         ) from err
-    registry: Registry = made(address)
-    return registry
+    source: Source = made(address)
+    return source

@@ -20,9 +20,9 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from batcher.batching.worker import Condition, Deliver
+from batcher.batching.worker import Condition
 from batcher.models.protocol import Hook, LoadedModel, RemoteHook
-from batcher.workers.instances import Instances, SetTakesBatches
+from batcher.workers.instances import Instances
 from batcher.workers.process.hook_client import SharedHook
 from batcher.workers.scaling.passing_worker import PassingWorker
 
@@ -69,17 +69,6 @@ class PassingInstances(Instances):
         """What is done for each instance that comes, in words."""
         pairs = zip(self._passing, self._stays, strict=True)
         return [worker.doing for worker, stay in pairs if stay is _Stay.COMING]
-
-    def start(
-        self,
-        deliver: Deliver,
-        set_takes_batches: SetTakesBatches,
-        changed: Callable[[], None],
-    ) -> Deferred[LoadedModel]:
-        """Load the model in the first workers, as `Instances` does in all."""
-        for index in range(self.wanted, len(self._passing)):
-            set_takes_batches(index, False)
-        return super().start(deliver, set_takes_batches, changed)
 
     def scale(self, wanted: int, may_come: bool) -> None:
         """Have instances leave until `wanted` are left; or come, if they `may_come`."""

@@ -364,6 +364,19 @@ def test_rows_of_unequal_length_keep_the_contract_and_are_better_declared(
     assert [finding.rule for finding in report.findings] == ([] if declared else [rules.RAGGED])
 
 
+def test_outputs_that_cannot_be_cut_to_the_lengths_of_rows_break_the_contract(
+    folders: Folders,
+) -> None:
+    definition = folders.python(
+        predicting('return {"y": x[:, ::2]}'),
+        inputs="[{name: x, dtype: FP32, shape: [-1], pad: 0, warmup_shape: [4]}]",
+        outputs="[{name: y, dtype: FP32, shape: [-1], unpad: true}]",
+    )
+    (finding,) = check(definition).findings
+    assert finding.rule is rules.LENGTHS
+    assert "expects the length of the batch, 4, on axis 1" in finding.message
+
+
 def test_what_can_be_cast_keeps_the_contract(folders: Folders) -> None:
     report = check(folders.python(predicting('return {"y": x.astype("f8").tolist()}')))
     assert report.findings == ()

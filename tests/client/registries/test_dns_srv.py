@@ -12,7 +12,7 @@ from batcher.client import balancer
 from batcher.client.attempts import checked_options
 from batcher.client.balancer import Balancer
 from batcher.client.listed_server import ListedServer
-from batcher.client.registries.registry import Registry, registry_of
+from batcher.client.registries.registry import Source, source_of
 from batcher.core.registry_address import registry_address
 
 pytest.importorskip("dns", reason="extra dns")
@@ -50,8 +50,8 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Zone:
     return found
 
 
-def registry(rest: str = "?nameserver=192.0.2.53:5353") -> Registry:
-    return registry_of(registry_address(f"srv://{NAME}{rest}"))
+def registry(rest: str = "?nameserver=192.0.2.53:5353") -> Source:
+    return source_of(registry_address(f"srv://{NAME}{rest}"))
 
 
 def test_records_of_the_lowest_priority_count_by_their_weights(zone: Zone) -> None:
@@ -111,8 +111,3 @@ def test_a_client_follows_a_changed_record_and_spreads_its_calls(
     clock.advance(zone.ttl)
     asked(1)
     assert set(asked(50)) == {"http://b.example:9090"}
-
-
-def test_nobody_announces_itself_by_dns() -> None:
-    with pytest.raises(NotImplementedError):
-        registry().announce(ListedServer("http://a:1"), 10)
