@@ -137,7 +137,7 @@ def test_the_first_call_waits_for_the_list(
     ask: Any, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     registry = Registry(failures)
-    monkeypatch.setattr(several, "registry_of", lambda _: registry)
+    monkeypatch.setattr(several, "source_of", lambda _: registry)
     result, took = ask({name: Peer(doubled) for name in "ab"}, "consul://here", infer)
     assert result.outputs["y"][0, 0] == 2
     assert registry.asked == failures + 1
@@ -147,7 +147,7 @@ def test_the_first_call_waits_for_the_list(
 def test_a_registry_that_stays_away_ends_the_first_call_with_its_reason(
     ask: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(several, "registry_of", lambda _: Registry(99))
+    monkeypatch.setattr(several, "source_of", lambda _: Registry(99))
     result, _ = ask({}, "consul://here", infer)
     assert isinstance(result, NotConnected)
     assert str(result) == "expected servers from consul://here; got none: it is down"
@@ -157,7 +157,7 @@ def test_a_list_that_never_comes_ends_a_call_on_time_and_a_close_ends_it_at_once
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     jobs: list[Any] = []
-    monkeypatch.setattr(several, "registry_of", lambda _: Registry(0))
+    monkeypatch.setattr(several, "source_of", lambda _: Registry(0))
     monkeypatch.setattr(balancer, "start_daemon", jobs.append)
     client = Client("consul://here")
     with pytest.raises(DeadlineExceeded):
