@@ -16,6 +16,8 @@ either has no blank rows at all (`NothingPrepared`): its model is served without
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput, ModelContractError
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
 from batcher.models.hook_contract import answer_of, as_arrays, own_copy, prepared_rows, uneven_names
+from batcher.models.hook_turns import arrays_of
 from batcher.models.protocol import Arrays, Model, PartialOutputs
 from batcher.models.row_errors import RowErrors
 from batcher.models.sample import Sample, repeated
@@ -134,7 +137,8 @@ class WarmupBatch:
         if self._made <= self.rows:
             # The hook may write into what it gets, which may be the model's own memory.
             whole = {name: copied(own_rows(array, 0, self._made)) for name, array in raw.items()}
-            answer_of(postprocess(whole), spec, self._asked, self._made)
+            take = partial(answer_of, spec=spec, rows=self._asked, batch_rows=self._made)
+            arrays_of(postprocess, whole, take)
 
     def _fit(self, outputs: Arrays) -> None:
         """Check outputs that no hook changes; raises as `check`. Inference thread."""
@@ -192,11 +196,14 @@ def prepared_of(model: Model, sent: Arrays) -> tuple[dict[str, Array], int]:
     spec = model.spec
     if model.preprocess is None:
         return dict(sent), prepared_rows(sent, spec.name)
-    result = model.preprocess(own_copy(sent))
-    try:
-        prepared = even_rows(as_arrays(result, uneven_names(spec)), spec)
-    except ModelContractError as err:
-        raise ModelContractError(f"preprocess: {err}") from err
+
+    def take(result: Any) -> dict[str, Array]:
+        try:
+            return as_arrays(result, uneven_names(spec))
+        except ModelContractError as err:
+            raise ModelContractError(f"preprocess: {err}") from err
+
+    prepared = even_rows(arrays_of(model.preprocess, own_copy(sent), take), spec)
     if prepared and all(array.ndim and not len(array) for array in prepared.values()):
         raise NothingPrepared("preprocess makes no rows of blank ones")
     return prepared, prepared_rows(prepared, spec.name)

@@ -1,13 +1,15 @@
 """A loaded model whose every answer is checked before it leaves the inference thread.
 
 A model is code of somebody else. `CheckedModel` stands between a worker and the model, and keeps
-three faults of a model away from clients:
+four faults of a model away from clients:
 
     fault of the model                                       what CheckedModel does
     outputs are not what `model.yaml` promises, or rows      casts what can be cast, else fails the
         out do not equal rows in                                 row or the batch (`fitting.py`)
     an error of the server's own is raised (`QueueFull`)     replaces the error with a ModelError
     each batch has its outputs in the same memory            copies the outputs
+    a hook has its results in the same memory                has hooks take turns, and copies
+                                                             the results (`hook_turns.py`)
 
 Outputs in the same memory are no fault in a program that runs one batch after the other: a
 preallocated output is faster. But here the loop still writes the answers of one batch while the
@@ -23,6 +25,7 @@ from batcher.core.ragged import copied
 from batcher.core.spec import Array
 from batcher.errors import BatcherError
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
+from batcher.models.hook_turns import watch_hooks
 from batcher.models.model_errors import allowed_from_model
 from batcher.models.protocol import LoadedModel, Model, PartialOutputs
 from batcher.models.row_errors import RowErrors, non_finite_rows
@@ -52,6 +55,7 @@ class CheckedModel:
 
         Inference thread.
         """
+        watch_hooks(model)
         self.model = model
         self._finite_outputs = finite_outputs
         self.spec = model.spec

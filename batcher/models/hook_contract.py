@@ -34,6 +34,7 @@ from batcher.core.ragged import copied, is_ragged, ragged
 from batcher.core.spec import Array, ModelSpec, check_objects, has_rows
 from batcher.errors import ModelContractError, NoRowsPrepared
 from batcher.models.fitting import fit_outputs
+from batcher.models.hook_turns import arrays_of
 from batcher.models.model_errors import allowed_from_model, model_error
 from batcher.models.output_arrays import on_host, output_arrays
 from batcher.models.plain_calls import check_returned
@@ -228,13 +229,16 @@ def _run(
 
     Contract errors name the `model` and the hook by its `name`. Pool thread.
     """
-    try:
-        result = hook(values)
+
+    def named(result: Any) -> dict[str, Array]:
         try:
             return take(result)
         except ModelContractError as err:
             text = str(err).removeprefix(f"model {model!r}: ").removeprefix(f"{name}: ")
             raise ModelContractError(f"model {model!r}: {name}: {text}") from err
+
+    try:
+        return arrays_of(hook, values, named)
     # A hook is code of the model's author: whatever it raises ends its own request alone.
     except BaseException as err:
         error = model_error(allowed_from_model(err))

@@ -51,6 +51,7 @@ from batcher.errors import ModelLoadError, OutOfMemory
 from batcher.models.batch_axes import BatchAxes
 from batcher.models.blank_rows import NothingPrepared, WarmupBatch, unsized_inputs
 from batcher.models.checked import CheckedModel
+from batcher.models.hook_turns import turns_of
 from batcher.models.own_code import with_place
 from batcher.models.protocol import Arrays, Progress
 from batcher.models.uneven_texts import uneven_texts_note
@@ -323,6 +324,10 @@ def _tell_hints(model: CheckedModel, progress: Progress) -> None:
     """Report to `progress` what a model that works could do better. Inference thread."""
     if note := uneven_texts_note(model.model, model.sample):
         progress(note)
+    if turns := turns_of(model.model):
+        turns.compares = False
+        for note in turns.notes.values():
+            progress(f"note: {note}")
     _hint_at_operators(model, progress)
 
 

@@ -92,12 +92,12 @@ class Findings:
     """Collects findings while a model is checked.
 
     A rule that the same part of a model breaks at several batch sizes makes one finding. That
-    finding names all the sizes.
+    finding names all the sizes. Of a rule that says nothing itself each message is a finding.
     """
 
     def __init__(self) -> None:
         """Start without findings."""
-        self._seen: dict[tuple[Rule, str], tuple[str, list[int]]] = {}
+        self._seen: dict[tuple[Rule, str, str], tuple[str, list[int]]] = {}
 
     def add(self, rule: Rule, subject: str, message: str, size: int = 0) -> None:
         """Note that `subject` breaks `rule`.
@@ -109,26 +109,27 @@ class Findings:
                 subject and rule the first is kept.
             size: the rows of the batch; 0 if the breach belongs to no batch.
         """
-        _, sizes = self._seen.setdefault((rule, subject), (message, []))
+        told = "" if rule.why else message
+        _, sizes = self._seen.setdefault((rule, subject, told), (message, []))
         if size and size not in sizes:
             sizes.append(size)
 
     def replace(self, rule: Rule, other: Rule) -> None:
         """Have whatever breaks `rule` break the rule `other` instead."""
         self._seen = {
-            (other if each is rule else each, subject): value
-            for (each, subject), value in self._seen.items()
+            (other if each is rule else each, subject, told): value
+            for (each, subject, told), value in self._seen.items()
         }
 
     def has(self, *rules: Rule) -> bool:
         """Return whether one of `rules` was broken; without `rules`, whether a breach was found."""
-        return any(rule in rules if rules else rule.level == "breach" for rule, _ in self._seen)
+        return any(rule in rules if rules else rule.level == "breach" for rule, *_ in self._seen)
 
     def all(self) -> tuple[Finding, ...]:
         """Return the findings: breaches, then warnings, then notes."""
         findings = [
             Finding(rule, _where(subject, sorted(sizes)), message)
-            for (rule, subject), (message, sizes) in self._seen.items()
+            for (rule, subject, _), (message, sizes) in self._seen.items()
         ]
         return tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from math import inf
 from pathlib import Path
@@ -34,6 +35,7 @@ from batcher.errors import ModelContractError
 from batcher.models.casting import CannotCast, cast
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
 from batcher.models.hook_contract import answer_of, as_arrays, common_rows, uneven_names
+from batcher.models.hook_turns import arrays_of
 from batcher.models.own_code import own_place
 from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
 from batcher.models.row_errors import RowErrors
@@ -81,7 +83,8 @@ class Runner:
             return inputs
         try:
             spec = self._model.spec
-            prepared = even_rows(as_arrays(hook(inputs), uneven_names(spec)), spec)
+            take = partial(as_arrays, uneven=uneven_names(spec))
+            prepared = even_rows(arrays_of(hook, inputs, take), spec)
         except (Exception, SystemExit) as err:
             message = _message(err, self._model.spec)
             findings.add(rules.PREPROCESS, "preprocess", message)
@@ -155,7 +158,8 @@ class Runner:
         for batch_rows, outputs in requests:
             try:
                 raw = fit_raw_outputs(spec.name, outputs, batch_rows)
-                answer = answer_of(hook(raw), spec, rows, batch_rows)
+                take = partial(answer_of, spec=spec, rows=rows, batch_rows=batch_rows)
+                answer = arrays_of(hook, raw, take)
             except (Exception, SystemExit) as err:
                 size = sum(count for count, _ in requests)
                 findings.add(rules.POSTPROCESS, "postprocess", _message(err, spec), size)

@@ -10,6 +10,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.pipelines.plan import Step
 from batcher.core.error_text import summary
 from batcher.errors import ModelLoadError
+from batcher.models.hook_turns import watched
 from batcher.models.own_code import with_place
 from batcher.models.version_code.importing import import_from_folder
 from batcher.serving.pipelines.graph import Code
@@ -50,5 +51,4 @@ def _load(definition: ModelDefinition, step: Step) -> Code:
     if not callable(made):
         got = type(made).__name__
         raise TypeError(f"expected a function, or a class with `__call__`; got {got}")
-    code: Code = made
-    return code
+    return watched(made, f"step {step.name!r}")

@@ -281,6 +281,21 @@ def test_what_is_told_at_start_is_kept(folders: Folders) -> None:
     assert "the free axes of x taken as 3" in report.rows
 
 
+def test_each_hook_that_keeps_what_it_writes_is_told(folders: Folders) -> None:
+    source = (
+        "class Model:\n"
+        "    def preprocess(self, inputs):\n        self.x = inputs['x'] + 1\n        "
+        "return {'x': self.x}\n"
+        "    def predict(self, inputs):\n        return {'y': inputs['x']}\n"
+        "    def postprocess(self, outputs):\n        self.y = outputs['y'] + 1\n        "
+        "return {'y': self.y}\n"
+    )
+    report = check(folders.python(source))
+    hints = [each.message for each in report.findings if each.rule is rules.HINT]
+    assert any("preprocess changes the attribute 'x'" in text for text in hints)
+    assert any("postprocess changes the attribute 'y'" in text for text in hints)
+
+
 def test_sizes_that_preprocess_makes_equal_keep_no_requests_apart(folders: Folders) -> None:
     source = (
         "class Model:\n"
