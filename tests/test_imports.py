@@ -73,8 +73,14 @@ OWNERS = {
     "lightgbm": ["models/tables"],
     "keras": ["models/pytorch"],
     # The pump is a program of its own, which only the standard library is there for. Threads of
-    # other programs share a client.
-    "threading": ["workers", "app/outputs/pump", "client/shared_sockets", *BALANCING],
+    # other programs share a client. Hooks of a model, which threads of `workers` call, have a lock.
+    "threading": [
+        "workers",
+        "models/hook_turns",
+        "app/outputs/pump",
+        "client/shared_sockets",
+        *BALANCING,
+    ],
     "multiprocessing": ["workers"],
     "concurrent": ["workers"],
     "ray": ["workers"],
