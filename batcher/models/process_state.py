@@ -15,15 +15,20 @@ defaults before. In a child process, which has one model alone, nothing is put b
 
 from __future__ import annotations
 
+import csv
+import decimal
 import gc
 import locale
 import logging
 import os
 import random
+import resource
 import socket
 import ssl
 import sys
+import tempfile
 import time
+import tracemalloc
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -42,6 +47,16 @@ first used. These are left as they are.
 
 MAX_NAMES = 8
 """Environment variables that are told by name: a line of the log stays readable."""
+
+_OF_DECIMALS = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+"""What a context of decimal numbers holds, besides its traps."""
+
+_LIMITS = {
+    name: getattr(resource, name)
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"  # that is RLIMIT_NOFILE
+}
+"""The limits that the system keeps for a process, by their names."""
 
 
 class ProcessState:
@@ -101,6 +116,58 @@ def _set_numpy_random(state: tuple[Any, ...]) -> None:
     """Set the state of NumPy's shared generator. Any thread."""
     kind, keys, *rest = state
     np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))
+
+
+def _decimals() -> tuple[Any, ...]:
+    """Return how `decimal` computes on threads that have not used it yet. Any thread."""
+    context = decimal.DefaultContext
+    return (*(getattr(context, name) for name in _OF_DECIMALS), dict(context.traps))
+
+
+def _set_decimals(value: tuple[Any, ...]) -> None:
+    """Set what `_decimals` returns. Any thread."""
+    *values, traps = value
+    for name, each in zip((*_OF_DECIMALS, "traps"), (*values, traps), strict=True):
+        setattr(decimal.DefaultContext, name, each)
+
+
+def _limits() -> dict[str, int]:
+    """Return the limits that the system keeps for this process, by their names. Any thread."""
+    return {name: resource.getrlimit(which)[0] for name, which in _LIMITS.items()}
+
+
+def _set_limits(before: dict[str, int]) -> None:
+    """Set what `_limits` returns, as far as the bounds of these limits allow it. Any thread."""
+    for name, soft in before.items():
+        _, hard = resource.getrlimit(_LIMITS[name])
+        with suppress(ValueError, OSError):
+            resource.setrlimit(_LIMITS[name], (soft, hard))
+
+
+def _temporary_folder() -> str:
+    """Return the folder of temporary files; nothing where there is none. Any thread."""
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return ""
+
+
+def _stack_size() -> int:
+    """Return the bytes of the stacks of new threads, 0 for the system's own number. Any thread."""
+    size = _set_stack_size(0)  # Python tells the size only when it is set
+    if size:
+        _set_stack_size(size)
+    return size
+
+
+def _set_stack_size(size: int) -> int:
+    """Set what `_stack_size` returns, and return what it was. Any thread."""
+    return int(sys.modules["threading"].stack_size(size))
+
+
+def _set_tracing(is_on: bool) -> None:
+    """Have Python note where memory is allocated, or not. Any thread."""
+    (tracemalloc.start if is_on else tracemalloc.stop)()
 
 
 def _root_logger() -> tuple[int, list[Any], list[Any], int]:
@@ -180,13 +247,43 @@ _SETTINGS = (
     ),
     of_module("PIL.Image", "MAX_IMAGE_PIXELS", 1024 * 1024 * 1024 // 4 // 3),
     of_module("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
+    of_module("PIL.PngImagePlugin", "MAX_TEXT_CHUNK", 1 << 20),
+    of_module("PIL.PngImagePlugin", "MAX_TEXT_MEMORY", 1 << 26),
     Setting("the time-out of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
     Setting("the root logger", _root_logger, _set_root_logger),
+    of_module("logging", "raiseExceptions", True),
+    Setting("the class of loggers", logging.getLoggerClass, logging.setLoggerClass),
+    Setting(
+        "the factory of log records",
+        logging.getLogRecordFactory,
+        logging.setLogRecordFactory,
+    ),
     Setting("the switch interval", _switch_interval, _set_switch_interval),
     Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     Setting("the path of imports (sys.path)", lambda: list(sys.path), _set_path),
     Setting("the collector of cycles", gc.isenabled, _set_collector),
-    *(of_module("sys", name, None) for name in ("stdout", "stderr", "excepthook")),
+    Setting(
+        "the thresholds of the collector",
+        gc.get_threshold,
+        lambda value: gc.set_threshold(*value),
+    ),
+    Setting("the debugging of the collector", gc.get_debug, gc.set_debug),
+    Setting("the tracing of memory", tracemalloc.is_tracing, _set_tracing),
+    Setting("the digits of whole numbers", sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    Setting("the default context of decimals", _decimals, _set_decimals),
+    Setting("how libraries are loaded (dlopen)", sys.getdlopenflags, sys.setdlopenflags),
+    Setting("the size of the stacks of threads", _stack_size, _set_stack_size),
+    Setting("the longest field of CSV", csv.field_size_limit, csv.field_size_limit),
+    Setting("limits of the process", _limits, _set_limits),
+    Setting(
+        "the folder of temporary files",
+        _temporary_folder,
+        lambda folder: setattr(tempfile, "tempdir", folder or None),
+    ),
+    *(
+        of_module("sys", name, None)
+        for name in ("stdin", "stdout", "stderr", "excepthook", "unraisablehook")
+    ),
     of_module("threading", "excepthook", None),  # imported with the server
     of_module("ssl", "_create_default_https_context", ssl.create_default_context),
     Setting("the rights of new files (umask)", _umask, os.umask),

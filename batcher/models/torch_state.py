@@ -27,6 +27,36 @@ _PRECISIONS = {
 }
 """By backend and operation: PyTorch's own precision of float32. TF32 is less exact, and quicker."""
 
+_REDUCED = "_reduced_precision_reduction"
+
+_SWITCHES: dict[str, tuple[str, str, bool]] = {
+    "enable_flash_sdp": ("_get_flash_sdp_enabled", "_set_sdp_use_flash", True),
+    "enable_mem_efficient_sdp": (
+        "_get_mem_efficient_sdp_enabled",
+        "_set_sdp_use_mem_efficient",
+        True,
+    ),
+    "enable_math_sdp": ("_get_math_sdp_enabled", "_set_sdp_use_math", True),
+    "enable_cudnn_sdp": ("_get_cudnn_sdp_enabled", "_set_sdp_use_cudnn", True),
+    **{
+        name: (f"_get_{core}", f"_set_{core}", default)
+        for name, core, default in (
+            ("fp16_bf16_reduction_math_sdp", "math_sdp_allow_fp16_bf16_reduction", False),
+            (f"allow_fp16{_REDUCED}", f"cublas_allow_fp16{_REDUCED}", True),
+            (f"allow_bf16{_REDUCED}", f"cublas_allow_bf16{_REDUCED}", True),
+            ("allow_fp16_accumulation", "cublas_allow_fp16_accumulation", False),
+            ("mkldnn.enabled", "mkldnn_enabled", True),
+            ("mkldnn.deterministic", "mkldnn_deterministic", False),
+            ("nnpack", "nnpack_enabled", True),
+            ("fill_uninitialized_memory", "deterministic_fill_uninitialized_memory", True),
+            ("set_warn_always", "warnAlways", False),
+        )
+    },
+}
+"""By its name in the log: what reads and writes a switch in `torch._C`, and PyTorch's default. Not
+every version of PyTorch has all of them.
+"""
+
 
 def _torch() -> Any:
     """Return the module `torch` if it has been imported, else None. Any thread."""
@@ -88,6 +118,25 @@ def _set_precisions(value: tuple[dict[str, Any], dict[tuple[str, str], str]]) ->
             torch._C._set_fp32_precision_setter(*each, precision)
 
 
+def _switches() -> dict[str, bool]:
+    """Return PyTorch's switches by their names in the log. Any thread."""
+    core = getattr(_torch(), "_C", None)
+    switches = {}
+    for name, (getter, _, default) in _SWITCHES.items():
+        value = getattr(core, getter)() if hasattr(core, getter) else default
+        # Newer versions tell with some switches whether a sum may be split, too.
+        switches[name] = all(value) if isinstance(value, tuple) else value
+    return switches
+
+
+def _set_switches(before: dict[str, bool]) -> None:
+    """Set what `_switches` returns. Any thread."""
+    now = _switches()
+    for name, (_, setter, _) in _SWITCHES.items():
+        if now[name] != before[name]:
+            getattr(_torch()._C, setter)(before[name])
+
+
 def _anomaly() -> bool:
     """Return whether PyTorch looks for anomalies of gradients. Any thread."""
     torch = _torch()
@@ -132,6 +181,7 @@ TORCH_SETTINGS = (
     of_module("torch.backends.cudnn", "benchmark", False),
     of_module("torch.backends.cudnn", "deterministic", False),
     of_module("torch.backends.cudnn", "enabled", True),
+    Setting("PyTorch's switches", _switches, _set_switches),
     Setting("PyTorch's detection of anomalies", _anomaly, _set_anomaly),
     # Of this thread alone, and each batch sets it anyhow.
     Setting("", _gradients, _set_gradients),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import decimal
 import gc
 import io
 import locale
 import logging
 import os
 import random
+import resource
 import socket
 import ssl
 import sys
+import tempfile
 import threading
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +25,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import PIL.ImageFile
+import PIL.PngImagePlugin
 import pytest
 import torch
 
@@ -32,6 +38,15 @@ def umask() -> int:
     os.umask(mask)
     return mask
 
+
+def stack_size() -> int:
+    """Return the bytes of the stacks of new threads, which Python tells only who sets them."""
+    size = threading.stack_size(0)
+    threading.stack_size(size)
+    return size
+
+
+REDUCED = "allow_fp16_reduced_precision_reduction"
 
 CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "PyTorch's default dtype": (
@@ -53,6 +68,25 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "torch.backends.cudnn.deterministic": (
         lambda: torch.backends.cudnn.deterministic,
         lambda: setattr(torch.backends.cudnn, "deterministic", True),
+    ),
+    "PyTorch's switches (enable_flash_sdp, enable_math_sdp)": (
+        lambda: (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()),
+        lambda: (
+            torch.backends.cuda.enable_flash_sdp(False),
+            torch.backends.cuda.enable_math_sdp(False),
+        ),
+    ),
+    f"PyTorch's switches ({REDUCED}, mkldnn.enabled, set_warn_always)": (
+        lambda: (
+            getattr(torch.backends.cuda.matmul, REDUCED),
+            torch.backends.mkldnn.enabled,
+            torch.is_warn_always_enabled(),
+        ),
+        lambda: (
+            setattr(torch.backends.cuda.matmul, REDUCED, False),
+            torch.backends.mkldnn.set_flags(False),
+            torch.set_warn_always(True),
+        ),
     ),
     "PyTorch's detection of anomalies": (
         torch.is_anomaly_enabled,
@@ -79,10 +113,57 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         lambda: PIL.ImageFile.LOAD_TRUNCATED_IMAGES,
         lambda: setattr(PIL.ImageFile, "LOAD_TRUNCATED_IMAGES", True),
     ),
+    "PIL.PngImagePlugin.MAX_TEXT_CHUNK": (
+        lambda: PIL.PngImagePlugin.MAX_TEXT_CHUNK,
+        lambda: setattr(PIL.PngImagePlugin, "MAX_TEXT_CHUNK", 1 << 30),
+    ),
     "the time-out of sockets": (socket.getdefaulttimeout, lambda: socket.setdefaulttimeout(5)),
     "the root logger": (
         lambda: (logging.root.level, list(logging.root.handlers)),
         lambda: logging.basicConfig(level=logging.DEBUG, force=True),
+    ),
+    "logging.raiseExceptions": (
+        lambda: logging.raiseExceptions,
+        lambda: setattr(logging, "raiseExceptions", False),
+    ),
+    "the class of loggers": (
+        logging.getLoggerClass,
+        lambda: logging.setLoggerClass(type("Own", (logging.Logger,), {})),
+    ),
+    "the factory of log records": (
+        logging.getLogRecordFactory,
+        lambda: logging.setLogRecordFactory(lambda *args: logging.LogRecord(*args)),
+    ),
+    "the thresholds of the collector": (gc.get_threshold, lambda: gc.set_threshold(7, 7, 7)),
+    "the debugging of the collector": (
+        gc.get_debug,
+        lambda: gc.set_debug(gc.DEBUG_SAVEALL),
+    ),
+    "the tracing of memory": (tracemalloc.is_tracing, tracemalloc.start),
+    "the digits of whole numbers": (
+        sys.get_int_max_str_digits,
+        lambda: sys.set_int_max_str_digits(0),
+    ),
+    "the default context of decimals": (
+        lambda: [str(decimal.DefaultContext), dict(decimal.DefaultContext.traps)],
+        lambda: (
+            setattr(decimal.DefaultContext, "prec", 5),
+            decimal.DefaultContext.traps.update({decimal.Inexact: True}),
+        ),
+    ),
+    "how libraries are loaded (dlopen)": (
+        sys.getdlopenflags,
+        lambda: sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL),
+    ),
+    "the size of the stacks of threads": (stack_size, lambda: threading.stack_size(1 << 22)),
+    "the longest field of CSV": (csv.field_size_limit, lambda: csv.field_size_limit(7)),
+    "limits of the process (RLIMIT_CORE)": (
+        lambda: resource.getrlimit(resource.RLIMIT_CORE)[0],
+        lambda: resource.setrlimit(resource.RLIMIT_CORE, (4096, -1)),
+    ),
+    "the folder of temporary files": (
+        tempfile.gettempdir,
+        lambda: setattr(tempfile, "tempdir", "/of/a/model"),
     ),
     "the switch interval": (sys.getswitchinterval, lambda: sys.setswitchinterval(0.5)),
     "the collector of cycles": (gc.isenabled, gc.disable),
