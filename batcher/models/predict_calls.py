@@ -2,6 +2,7 @@
 
     def predict(self, inputs)              one mapping of name to array
     def predict(self, text, lengths)       each input by its name, if all names are inputs
+    def predict(self, text, lengths=None)  likewise
     def predict(self, **inputs)            each input by its name
     def predict(self, text)                by its name, if `@batcher.model` or an annotation says
                                            what the inputs are; else one mapping, as ever
@@ -9,7 +10,8 @@
     any other names of several arguments   refused at load, with both lists of names
 
 One argument alone may have the name of an input and mean the mapping. So its name decides only in a
-class that says itself what its inputs are. An estimator is an object that has `fit` too.
+class that says itself what its inputs are. Of several arguments at least two must have names of
+inputs: `predict(self, inputs, k=7)` takes the mapping. An estimator is an object with `fit`, too.
 """
 
 from __future__ import annotations
@@ -41,21 +43,56 @@ def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
     """
     predict = _predict_of_object(model)
     taken = parameters_of(predict)
-    needed = [each.name for each in taken if each.kind in _NAMED and each.default is each.empty]
-    takes_mapping = not taken or any(each.kind in _POSITIONAL for each in taken)
-    is_positional = any(each.kind is Parameter.POSITIONAL_ONLY for each in taken)
-    if is_positional or (takes_mapping and not needed):
-        return predict
+    needed = _needed(taken)
     if needed == ["X"] and hasattr(model, "fit"):
         return _of_estimator(model, names)
     # What `preprocess` makes has names of its own, known when a batch comes.
-    are_inputs = hasattr(model, "preprocess") or _are_inputs(taken, needed, names)
-    says = declaration_of(type(model)) is not None or inputs_of(predict) is not None
-    if len(needed) == 1 and takes_mapping and not (says and needed[0] in names and are_inputs):
+    is_prepared = hasattr(model, "preprocess")
+    are_inputs = is_prepared or _are_inputs(taken, needed, names)
+    if _is_for_mapping(model, predict, names, are_inputs):
         return predict
-    if not are_inputs:
-        raise _other_names(model, names, needed)
+    if not is_prepared:
+        _check_names(model, taken, names)
     return lambda inputs: predict(**inputs)
+
+
+def _check_names(model: Any, taken: Sequence[Parameter], names: Sequence[str]) -> None:
+    """Check that the parameters `taken` can take all inputs by name; raises as `predict_of`.
+
+    Any thread.
+    """
+    needed, method = _needed(taken), f"{type(model).__name__}.predict"
+    if not _are_inputs(taken, needed, names):
+        got = ", ".join(each.name for each in taken if each.kind in _NAMED)
+        raise ModelLoadError(
+            f"{method}: expected one argument, the mapping of all inputs, or the inputs by their "
+            f"names, {', '.join(names)}; got {got}"
+        )
+
+
+def _needed(taken: Sequence[Parameter]) -> list[str]:
+    """Return the names of those parameters among `taken` that have no default. Any thread."""
+    return [each.name for each in taken if each.kind in _NAMED and each.default is each.empty]
+
+
+def _is_for_mapping(
+    model: Any, predict: Callable[..., Any], names: Sequence[str], are_inputs: bool
+) -> bool:
+    """Return whether `predict` gets the mapping of the inputs called `names`. Any thread.
+
+    `are_inputs` tells whether its parameters can take all inputs.
+    """
+    taken = parameters_of(predict)
+    needed = _needed(taken)
+    if any(each.kind is Parameter.POSITIONAL_ONLY for each in taken):
+        return True
+    takes_mapping = not taken or any(each.kind in _POSITIONAL for each in taken)
+    of_inputs = [each for each in taken if each.kind in _NAMED and each.name in names]
+    are_several = len(of_inputs) > 1 and set(needed) <= set(names)
+    if not takes_mapping or are_several or len(needed) > 1:
+        return False
+    says = declaration_of(type(model)) is not None or inputs_of(predict) is not None
+    return not (needed and says and needed[0] in names and are_inputs)
 
 
 def _predict_of_object(model: Any) -> Callable[..., Any]:
@@ -72,14 +109,6 @@ def _predict_of_object(model: Any) -> Callable[..., Any]:
             f"is called with each batch; got {got}"
         )
     return predict
-
-
-def _other_names(model: Any, names: Sequence[str], needed: Sequence[str]) -> ModelLoadError:
-    """Return the error for a `predict` that needs arguments of other names. Any thread."""
-    return ModelLoadError(
-        f"{type(model).__name__}.predict: expected one argument, the mapping of all inputs, or "
-        f"the inputs by their names, {', '.join(names)}; got {', '.join(needed)}"
-    )
 
 
 def _of_estimator(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:

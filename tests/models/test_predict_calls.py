@@ -24,6 +24,21 @@ class Several:
         return x, y, scale
 
 
+class OneNeeded:
+    def predict(self, x: int, y: Any = None, k: int = 7) -> Any:
+        return x, y, k
+
+
+class NoneNeeded:
+    def predict(self, y: Any = None, x: Any = None) -> Any:
+        return x, y
+
+
+class MappingAndMore:
+    def predict(self, inputs: Any, x: int = 0, y: int = 0) -> Any:
+        return inputs, x, y
+
+
 class Open:
     def predict(self, x: int, **others: int) -> Any:
         return x, others
@@ -55,12 +70,22 @@ class Annotated:
     [
         (Mapping(), INPUTS),
         (Several(), (1, 2, 3)),
+        (OneNeeded(), (1, 2, 7)),
+        (NoneNeeded(), (1, 2)),
+        (MappingAndMore(), (INPUTS, 0, 0)),
         (Anything(), ((INPUTS,), {})),
         (Open(), (INPUTS, {})),
     ],
 )
 def test_names_decide_where_they_are_those_of_the_inputs(model: Any, expected: Any) -> None:
     assert predict_of(model, ["x", "y"])(INPUTS) == expected
+
+
+def test_several_names_of_inputs_leave_no_other_input_out() -> None:
+    assert predict_of(OneNeeded(), ["x", "y", "k"])({"x": 1, "k": 2}) == (1, None, 2)
+    with pytest.raises(ModelLoadError, match="inputs by their names, x, y, w; got x, y, k"):
+        predict_of(OneNeeded(), ["x", "y", "w"])
+    assert predict_of(OneNeeded(), ["x"])({"x": 1}) == ({"x": 1}, None, 7)
 
 
 def test_several_arguments_take_what_preprocess_has_named() -> None:
