@@ -23,6 +23,7 @@ from typing import Any
 from batcher.errors import ModelLoadError
 from batcher.models.declaring import declaration_of
 from batcher.models.describing.annotated import inputs_of, parameters_of
+from batcher.models.lacking import check_default
 from batcher.models.protocol import Arrays
 
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -33,11 +34,14 @@ _POSITIONAL = (
 )
 
 
-def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
+def predict_of(
+    model: Any, names: Sequence[str], lacking: Sequence[str] = ()
+) -> Callable[[Arrays], Any]:
     """Return `predict` of `model` as a function of the mapping of the inputs called `names`.
 
     Raises:
-        ModelLoadError: there is none, or it takes several arguments that are not the inputs.
+        ModelLoadError: there is none, or it takes several arguments that are not the inputs, or
+            needs one that is among the `lacking`, which the mapping may not have.
 
     Inference thread.
     """
@@ -52,11 +56,13 @@ def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
     if _is_for_mapping(model, predict, names, are_inputs):
         return predict
     if not is_prepared:
-        _check_names(model, taken, names)
+        _check_names(model, taken, names, lacking)
     return lambda inputs: predict(**inputs)
 
 
-def _check_names(model: Any, taken: Sequence[Parameter], names: Sequence[str]) -> None:
+def _check_names(
+    model: Any, taken: Sequence[Parameter], names: Sequence[str], lacking: Sequence[str]
+) -> None:
     """Check that the parameters `taken` can take all inputs by name; raises as `predict_of`.
 
     Any thread.
@@ -68,6 +74,8 @@ def _check_names(model: Any, taken: Sequence[Parameter], names: Sequence[str]) -
             f"{method}: expected one argument, the mapping of all inputs, or the inputs by their "
             f"names, {', '.join(names)}; got {got}"
         )
+    for name in lacking:
+        check_default(name, name, needed, method)
 
 
 def _needed(taken: Sequence[Parameter]) -> list[str]:

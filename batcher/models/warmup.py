@@ -5,7 +5,8 @@ the rows of the model's sample (`sample.py`), or else rows of zeros and empty te
 1, the largest size, and the powers of two between. With a largest batch of 6 rows these are 1, 2, 4
 and 6. The runs show more about the model:
 
-- whether the model keeps its contract: if not, the model is not served;
+- whether the model keeps its contract, without optional inputs, too: if not, the model is not
+  served;
 - how many seconds a batch takes, by its rows: the scheduler's cost curve begins with these;
 - whether outputs are fresh memory: if so, `CheckedModel` need not copy outputs;
 - which batches fit into the memory: the scheduler's ceiling begins below the first that does not;
@@ -52,6 +53,7 @@ from batcher.models.batch_axes import BatchAxes
 from batcher.models.blank_rows import NothingPrepared, WarmupBatch, unsized_inputs
 from batcher.models.checked import CheckedModel
 from batcher.models.hook_turns import turns_of
+from batcher.models.lacking import check_lacking, told_of_lacking
 from batcher.models.own_code import with_place
 from batcher.models.protocol import Arrays, Progress
 from batcher.models.uneven_texts import uneven_texts_note
@@ -113,8 +115,8 @@ def warm_up(
     largest = model.largest(max_batch_size)
     if rows_each > largest:
         _run_in_pieces(model, rows_each, largest)
-    if model.spec.is_padded:
-        _run_lengths(model, largest, max_elements, rows_each, progress)
+    check_lacking(model, _sizes_of(model, largest)[0], rows_each)
+    _run_lengths(model, largest, max_elements, rows_each, progress)
     _tell_hints(model, progress)
 
 
@@ -125,7 +127,8 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
     for size in _sizes_of(model, max_batch_size):
         progress(_step(model, size))
         try:
-            with explained(size, max(model.timings, default=0), native=_is_native(model)):
+            fitted = max(model.timings, default=0)
+            with told_of_lacking(model), explained(size, fitted, native=_is_native(model)):
                 batch = _batch(model, size, rows_each)
                 # Twice, since the first run pays for whatever is made once. One row a third time:
                 # a model that takes two buffers in turn comes back to the first one only then.
@@ -148,7 +151,7 @@ def _run_lengths(
     model: CheckedModel, largest: int, max_elements: int | None, rows_each: int, progress: Progress
 ) -> None:
     """Run batches of further lengths; `rows_each` as in WarmupBatch. Inference thread."""
-    for length in Padding(model.spec).warmup_lengths:
+    for length in Padding(model.spec).warmup_lengths if model.spec.is_padded else ():
         progress(f"warming up, length {length}")
         for size in _sizes_of(model, largest):
             try:

@@ -41,6 +41,94 @@ def test_a_module_gets_nothing_for_an_input_that_is_left_out(
     assert answers(checked, x=X, bias=X)["y"].tolist() == (2 * X).tolist()
 
 
+TWO = f"{INPUTS[:-1]}, {{{ONE.format('scale')}, optional: true}}]"
+
+
+def test_a_module_has_its_own_default_before_an_input_that_is_sent(folders: Folders) -> None:
+    source = module("x, scale=2.0, bias=None", "x * scale if bias is None else x * scale + bias")
+    checked = folders.load(folders.python(source, inputs=TWO, outputs=OUTPUTS))
+    assert answers(checked, x=X, bias=X)["y"].tolist() == (3 * X).tolist()
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (module("x, bias", "x + bias"), r"default for it in forward\(x, bias\).* `bias=None`"),
+        (module("a, b", "a + b"), r"default for it in forward\(a, b\), .* `b=None` there"),
+        (
+            "class Model:\n    def predict(self, x, bias):\n        return {'y': x + bias}\n",
+            "default for it in Model.predict",
+        ),
+    ],
+)
+def test_code_that_needs_an_optional_input_is_refused_at_load(
+    folders: Folders, source: str, told: str
+) -> None:
+    definition = folders.python(source, inputs=INPUTS, outputs=OUTPUTS)
+    with pytest.raises(ModelLoadError, match=f"input 'bias': expected a {told}"):
+        folders.load(definition, warmup=False)
+
+
+MAPPING = """
+from batcher.errors import InvalidInput
+
+
+class Model:
+    {}
+
+    def predict(self, inputs):
+        return {{"y": {}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("hook", "result", "told"),
+    [
+        ("", "inputs['x'] + inputs['bias'] + inputs.get('scale', 0)", "KeyError: 'bias'"),
+        (
+            "def preprocess(self, inputs):\n        return {'x': inputs['x'] - inputs['bias']}",
+            "inputs['x']",
+            "KeyError: 'bias'",
+        ),
+        ("sample = {'x': [[1]], 'bias': [[2]]}", "inputs['x'] + inputs['bias']", "KeyError"),
+        ("", "inputs['bias']", "KeyError: 'bias'"),
+        ("", "inputs.get('bias')", "ModelContractError: .*got None"),
+    ],
+)
+def test_warm_up_shows_that_a_class_needs_an_optional_input(
+    folders: Folders, hook: str, result: str, told: str
+) -> None:
+    definition = folders.python(MAPPING.format(hook, result), inputs=TWO, outputs=OUTPUTS)
+    with pytest.raises(
+        ModelLoadError, match=f"input 'bias': expected a model that runs without an.*got {told}"
+    ):
+        folders.load(definition)
+
+
+def test_a_class_may_refuse_a_request_by_itself(folders: Folders) -> None:
+    hook = (
+        "def preprocess(self, inputs):\n"
+        "        if 'bias' not in inputs:\n"
+        "            raise InvalidInput('bias or x twice')\n"
+        "        return inputs"
+    )
+    folders.load(
+        folders.python(MAPPING.format(hook, "inputs['bias']"), inputs=TWO, outputs=OUTPUTS)
+    )
+    assert not any("skipped" in text for text in folders.progress)
+
+
+def test_an_optional_input_without_sizes_is_named_where_the_first_batch_fails(
+    folders: Folders,
+) -> None:
+    inputs = f"[{{{ONE.format('x')}}}, {{name: mask, dtype: FP32, shape: [-1], optional: true}}]"
+    source = MAPPING.format("", "inputs['x'] * inputs['mask'].sum()")
+    with pytest.raises(
+        ModelLoadError, match=r"KeyError: 'mask'; the rows of warm-up lack 'mask', .*`warmup_shape`"
+    ):
+        folders.load(folders.python(source, inputs=inputs, outputs=OUTPUTS))
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_scripted_module_does_too(folders: Folders, tmp_path: Any) -> None:
     definition = folders.python(
@@ -51,11 +139,18 @@ def test_a_scripted_module_does_too(folders: Folders, tmp_path: Any) -> None:
         def forward(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
             return x if bias is None else x + bias
 
+    class Needs(torch.nn.Module):
+        def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            return x if bias is None else x + bias
+
     torch.jit.script(Plus()).save(definition.folder / "net.pt")
     text = f"format: torchscript\nfile: net.pt\ninputs: {INPUTS}\noutputs: {OUTPUTS}\n"
     checked = folders.load(folders.write(text))
     assert answers(checked, x=X)["y"].tolist() == X.tolist()
     assert answers(checked, x=X, bias=X)["y"].tolist() == (2 * X).tolist()
+    torch.jit.script(Needs()).save(definition.folder / "net.pt")
+    with pytest.raises(ModelLoadError, match=r"'bias': expected a default for it in forward\(x, b"):
+        folders.load(folders.write(text))
 
 
 def test_a_class_finds_no_such_name(folders: Folders) -> None:

@@ -25,6 +25,7 @@ from batcher.core.names import is_number
 from batcher.core.spec import ModelSpec
 from batcher.errors import ClientError, ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
+from batcher.models.lacking import InputNeeded
 from batcher.models.loading import load_model
 from batcher.models.protocol import Progress
 from batcher.models.sample import Sample, sample_of_file
@@ -179,6 +180,9 @@ class _Check:
         try:
             settings = self._settings
             warm_up(checked, settings.max_batch_size, self._report, settings.max_batch_elements)
+        except InputNeeded as err:
+            self._findings.add(rules.LACKS, "warm-up", str(err))
+            return
         except ModelLoadError as err:
             kind = "of zeros" if checked.sample is None else "of the sample"
             message = f"expected outputs for rows {kind}; got {err}"

@@ -117,6 +117,13 @@ WARMUP = Rule(
     "them is not served",
     "make the model take rows of zeros, or set `warmup: false` for it",
 )
+LACKS = Rule(
+    "breach",
+    "a request may leave out what is `optional: true`; before it is ready a model is run without "
+    "it, too, and one that fails then is not served",
+    "give the code a default of its own, or the input a `default` in model.yaml; else leave "
+    "`optional: true` out",
+)
 CHANGES = Rule(
     "warning",
     "a row that is sent again, or run again because another row of its batch failed, is expected "

@@ -33,6 +33,7 @@ import torch
 
 from batcher.config.model_file import ModelDefinition
 from batcher.errors import ModelLoadError
+from batcher.models.lacking import check_default, lacking_inputs
 
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -205,16 +206,45 @@ def arranged_for(
 ) -> tuple[torch.nn.Module, str]:
     """Return `module` as it is called with the inputs of `definition`, in order, and a note.
 
-    In the place of an input that is left out stands None. Raises as `arrange` does. Any thread.
+    In the place of an input that is left out stands None. Raises as `arrange` does; and if the
+    module has no default for an input that may be left out. Any thread.
     """
     spec = definition.spec
     names = [tensor.name for tensor in spec.inputs]
     arranged, note = arrange(module, parameters, names, definition.listing)
-    may_lack = any(tensor.may_lack for tensor in spec.inputs)
+    lacking = lacking_inputs(spec)
+    if lacking and not parameters.is_mapping and not isinstance(arranged, Contained):
+        arranged = _leaving_out(module, parameters, names, lacking) or arranged
     # A compiler takes `forward` of the module that it is given, and `__call__` of those within.
-    if arranged is module and (may_lack or parameters.method == "__call__"):
+    if arranged is module and (lacking or parameters.method == "__call__"):
         arranged = Arranged(module, range(len(spec.inputs)), {})
     return arranged, note
+
+
+def _leaving_out(
+    module: torch.nn.Module, parameters: Parameters, names: Sequence[str], lacking: Sequence[str]
+) -> Arranged | None:
+    """Return `module` as it is called with inputs of `names`, of which some may be `lacking`.
+
+    Behind an input that may be lacking all go by keyword, so that each lacking one has the default
+    of its own parameter. None if not all have such a name. Raises ModelLoadError: a parameter has
+    no default. Any thread.
+    """
+    are_names = bool(parameters.names) and _are_names(parameters, names)
+    taking = names if are_names else parameters.positional[: len(names)]
+    for name, parameter in zip(names, taking, strict=False):
+        if name in lacking:
+            check_default(name, parameter, parameters.required, str(parameters))
+    places = {parameter: place for place, parameter in enumerate(taking)}
+    by_place = []
+    for parameter in parameters.positional:
+        if parameter not in places or names[places[parameter]] in lacking:
+            break
+        by_place.append(places.pop(parameter))
+    takes_any = are_names and parameters.takes_others
+    if len(taking) == len(names) and (takes_any or parameters.by_keyword.issuperset(places)):
+        return Arranged(module, by_place, places)
+    return None
 
 
 def parameters_of_python(module: torch.nn.Module) -> Parameters:

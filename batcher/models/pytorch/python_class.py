@@ -37,6 +37,7 @@ from batcher.core.spec import Array, ModelSpec
 from batcher.errors import ModelLoadError
 from batcher.models.declaring import Declaration, declaration_of, sample_attribute
 from batcher.models.file_facts import own_copy
+from batcher.models.lacking import lacking_inputs
 from batcher.models.output_arrays import output_arrays
 from batcher.models.plain_calls import check_load, check_methods, check_returned, note_of_both
 from batcher.models.predict_calls import predict_of
@@ -148,7 +149,8 @@ class PythonModel(PlainModel, FreshMemory):
             check_load(self._model.load, self._model)
             check_returned(self._model.load(device), "load")
         # Only now: `load` may have set it, or what a property `predict` needs.
-        self.call = predict_of(self._model, [tensor.name for tensor in self.spec.inputs])
+        names = [tensor.name for tensor in self.spec.inputs]
+        self.call = predict_of(self._model, names, lacking_inputs(self.spec))
         self.preprocess = getattr(self._model, "preprocess", None)
         self.postprocess = getattr(self._model, "postprocess", None)
         self.sample = sample_attribute(self._model) if self.sample is None else self.sample

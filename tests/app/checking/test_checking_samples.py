@@ -179,3 +179,15 @@ class Model:
         inputs=f"[{tensors % rest}]",
     )
     assert messages(check(definition)) == []
+
+
+def test_a_model_that_needs_an_optional_input_is_a_breach(folders: Folders) -> None:
+    source = """
+class Model:
+    def predict(self, inputs):
+        return {"y": inputs["x"] + inputs["bias"]}
+"""
+    tensor = "{name: %s, dtype: FP32, shape: [4]%s}"
+    inputs = f"[{tensor % ('x', '')}, {tensor % ('bias', ', optional: true')}]"
+    report = check(folders.python(source, inputs=inputs))
+    assert "input 'bias': expected a model that runs" in of(report, rules.LACKS).message

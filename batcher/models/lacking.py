@@ -1,0 +1,137 @@
+"""Optional inputs without a default: a model must run without them, too.
+
+`optional: true` lets requests leave an input out, and then the model gets no such input. Code that
+has no default for the input would fail each such request. Rows of warm-up have all inputs, and so
+show nothing of that:
+
+    def forward(self, x, mask)             refused when it is loaded: `mask` has no default
+    def predict(self, inputs):             refused at warm-up, which runs one batch more, without
+        … inputs["mask"] …                     all such inputs
+
+A model that raises `InvalidInput` answers such a request by itself, and is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from batcher.core.error_text import message
+from batcher.core.spec import ModelSpec
+from batcher.errors import InvalidInput, ModelLoadError
+from batcher.models.blank_rows import SENTENCES, NothingPrepared, WarmupBatch, blank_rows
+from batcher.models.checked import CheckedModel
+from batcher.models.sample import Sample
+
+
+class InputNeeded(ModelLoadError):
+    """A model needs an input that is optional; the message names the input."""
+
+
+def lacking_inputs(spec: ModelSpec) -> list[str]:
+    """Return the names of the inputs that the model may not get. Any thread."""
+    names = [tensor.name for tensor in spec.inputs if tensor.may_lack]
+    # The mask of what is left out is left out, too.
+    filled = {tensor.name: tensor.mask_of or tensor.lengths_of for tensor in spec.inputs}
+    return [*names, *(name for name, source in filled.items() if source in names)]
+
+
+def check_default(name: str, parameter: str, needed: Collection[str], method: str) -> None:
+    """Check that `method` has a default for the `parameter` that gets the optional input `name`.
+
+    Raises:
+        ModelLoadError: the parameter is among those that are `needed`.
+
+    Any thread.
+    """
+    if parameter in needed:
+        raise ModelLoadError(
+            f"input {name!r}: expected a default for it in {method}, since it is `optional: true` "
+            f"and requests may leave it out; got none. Write `{parameter}=None` there, or a "
+            "`default` of the input in model.yaml"
+        )
+
+
+@contextmanager
+def told_of_lacking(model: CheckedModel) -> Iterator[None]:
+    """Say of a model that fails on its first batch which optional inputs this batch lacks.
+
+    Those are the inputs of free axes, whose sizes nobody knows. Raises ModelLoadError. Inference
+    thread.
+    """
+    try:
+        yield
+    except ModelLoadError as err:
+        rows = _rows_of(model)
+        names = [name for name in lacking_inputs(model.spec) if name not in rows]
+        if not names or model.timings:
+            raise
+        text = (
+            f"{err}; the rows of warm-up lack {_quoted(names)}, as requests may: a model that "
+            f"needs it has no `optional: true` for it in model.yaml. {_mend(names[0])}; or name "
+            "its sizes, `warmup_shape`"
+        )
+        raise ModelLoadError(text) from err.__cause__
+
+
+def check_lacking(model: CheckedModel, rows: int, rows_each: int) -> None:
+    """Run a batch of `rows` rows without the optional inputs; `rows_each` as in WarmupBatch.
+
+    Raises:
+        InputNeeded: the model fails; the message names the inputs that it needs.
+
+    Inference thread.
+    """
+    sent = _rows_of(model)
+    names = [name for name in lacking_inputs(model.spec) if name in sent]
+
+    def error_without(names: Collection[str]) -> BaseException | None:
+        rest = {name: array for name, array in sent.items() if name not in names}
+        return _error(model, rest, rows, rows_each)
+
+    if not names or (error := error_without(names)) is None:
+        return
+    single = {name: error_without([name]) for name in names}
+    needed = [name for name in names if single[name] is not None] or names
+    error = single[needed[0]] or error
+    raise _needed_error(needed, error) from error
+
+
+def _needed_error(names: list[str], error: BaseException) -> InputNeeded:
+    """Return what says that a model needs the inputs `names`, since it raised `error` without."""
+    reason = f"{type(error).__name__}: {message(error).strip()}".removesuffix(": ")
+    return InputNeeded(
+        f"input{'s' * (len(names) > 1)} {_quoted(names)}: expected a model that runs without an "
+        f"input that is `optional: true`, since requests may leave the input out; got {reason}. "
+        f"{_mend(names[0])}"
+    )
+
+
+def _rows_of(model: CheckedModel) -> Sample:
+    """Return the rows of warm-up. Inference thread."""
+    return blank_rows(model.spec, 1, SENTENCES) if model.sample is None else model.sample
+
+
+def _error(model: CheckedModel, sent: Sample, rows: int, rows_each: int) -> BaseException | None:
+    """Return what a batch of the rows in `sent` raises; None if it runs. Inference thread."""
+    try:
+        batch = WarmupBatch(model.model, rows, rows_each, sent)
+        batch.check(model.model.predict(batch.inputs()))
+    except (InvalidInput, NothingPrepared):
+        return None
+    # Also SystemExit: a model that calls sys.exit() must not end the thread.
+    except (Exception, SystemExit) as err:
+        return err
+    return None
+
+
+def _mend(name: str) -> str:
+    """Return what to write for a model that runs without the input `name`. Any thread."""
+    return (
+        f"Write `{name}=None` in `forward`, `inputs.get({name!r})` in `predict`, or a `default` of "
+        "the input in model.yaml"
+    )
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(map(repr, names))
