@@ -17,7 +17,7 @@ from batcher.config import onnx_definition
 from batcher.config.default_values import default_row
 from batcher.config.fixed_tensors import fill_in_fixed
 from batcher.config.image_file import image_spec
-from batcher.config.model_files import check_files, find_file
+from batcher.config.model_files import check_files, find_file, refuse_pointers
 from batcher.config.model_tensors import (
     NO_RESHAPES,
     InputFile,
@@ -323,6 +323,7 @@ def _plan(model: ModelFile, source: Source) -> Plan:
 def _fill_in(source: Source, folder: Path) -> None:
     """Put into `source` what `model.yaml` leaves to the model's file. Raises ConfigError."""
     refuse_unserved(source)
+    refuse_pointers(folder, source)
     fill_in_fixed(source)
     fill_in_pmml(source, folder)
     fill_in_saved_model(source, folder)

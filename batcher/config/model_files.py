@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from batcher.config.reading import Source, read_yaml
+from batcher.core.git_pointers import FETCHING, is_pointer
 from batcher.errors import ConfigError
 
 _SUFFIXES = {
@@ -33,6 +34,20 @@ def files_named_in(path: Path) -> list[str]:
     """Return the files that the `model.yaml` at `path` names. Raises ConfigError: it is no YAML."""
     values = read_yaml(path).values
     return [values[key] for key in _KEYS if isinstance(values.get(key), str) and values[key]]
+
+
+def refuse_pointers(folder: Path, source: Source) -> None:
+    """Check that no file that `source` names is one that Git LFS has left a pointer for.
+
+    Raises:
+        ConfigError: one of them is; the message names the file.
+    """
+    for key in _KEYS:
+        file = source.values.get(key)
+        if isinstance(file, str) and is_pointer(folder / file):
+            raise ConfigError(
+                f"{source.origin((key,))}: {key}: expected the content of {file!r}; got {FETCHING}"
+            )
 
 
 def find_file(folder: Path, source: Source) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.error_text import message
+from batcher.core.git_pointers import FETCHING, pointers_among
 from batcher.core.installing import FORMAT_LIBRARIES, how_to_install
 from batcher.errors import BatcherError, ModelLoadError
 from batcher.models.checked import CheckedModel
@@ -34,6 +35,7 @@ from batcher.models.reshaped import ReshapedModel, of_model
 from batcher.models.sample import sample_of
 from batcher.models.sized import SizedModel
 from batcher.models.version_code.importing import import_from_folder
+from batcher.models.version_files import version_files
 from batcher.models.warmup import warm_up
 
 _MODULES = {
@@ -284,12 +286,20 @@ def _advice(error: BaseException, definition: ModelDefinition, settings: ModelSe
             ". Signals belong to this server, and its models run on threads: set `worker: process` "
             "for a model, or a library, that installs signal handlers"
         )
+    if names := _pointers(definition):
+        return f". {', '.join(names)}: expected the file; got {FETCHING}"
     if name := _beside(first, definition.folder):
         return (
             ". Paths begin in the working directory of the server. For the file beside the model "
             f"write `Path(__file__).parent / {name!r}`, with `from pathlib import Path`"
         )
     return ""
+
+
+def _pointers(definition: ModelDefinition) -> list[str]:
+    """Return the names of the model's files that are pointers of Git LFS. Any thread."""
+    single = definition.file if definition.is_single else None
+    return pointers_among(version_files(definition.folder, single))
 
 
 def _beside(error: BaseException, folder: Path) -> str:

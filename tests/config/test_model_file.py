@@ -404,6 +404,26 @@ def test_nothing_that_is_right_is_called_wrong(define: Define, text: str) -> Non
         (RIGHT + "weights: gone.safetensors\n", "gone.safetensors", 11),
     ],
 )
+def test_a_file_that_git_lfs_has_not_fetched_is_named_with_the_command(
+    define: Define, tmp_path: Path, text: str, file: str, line: int
+) -> None:
+    (tmp_path / "m" / "3").mkdir(parents=True)
+    (tmp_path / "m" / "3" / file).write_text(
+        "version https://git-lfs.github.com/spec/v1\nsize 12345\n"
+    )
+    with pytest.raises(
+        ConfigError, match=rf"yaml:{line}: .*the content of '{file}'; got a .* `git lfs pull`"
+    ):
+        define(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "line"),
+    [
+        (changed("python\nclass: net:Net", "export\nfile: gone.pt2"), "gone.pt2", 2),
+        (RIGHT + "weights: gone.safetensors\n", "gone.safetensors", 11),
+    ],
+)
 def test_a_file_that_is_not_there_is_named_with_its_line(
     define: Define, text: str, file: str, line: int
 ) -> None:

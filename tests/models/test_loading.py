@@ -451,6 +451,13 @@ def test_a_failure_names_what_it_was_raised_from(folders: Folders) -> None:
         folders.load(folders.python(source))
 
 
+def test_a_failure_names_files_that_git_lfs_has_not_fetched(folders: Folders) -> None:
+    source = "class Model:\n    def load(self, device):\n        1 / 0\n\n    predict = None\n"
+    files = {"net/w.bin": "version https://git-lfs.github.com/spec/v1\n"}
+    with pytest.raises(ModelLoadError, match=r"w\.bin: expected the file; got .* `git lfs pull`"):
+        folders.load(folders.python(source, files=files))
+
+
 def test_a_failure_names_the_version_of_the_model(folders: Folders) -> None:
     with pytest.raises(ModelLoadError, match=r"^model 'digits' version 12: warm-up"):
         folders.load(folders.python(predicting("return None"), name="digits", version="12"))

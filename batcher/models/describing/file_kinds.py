@@ -8,6 +8,7 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from batcher.config.unserved_formats import REASONS, SUFFIXES
+from batcher.core.git_pointers import FETCHING, is_pointer
 from batcher.errors import ConfigError
 
 SERVED = (
@@ -42,8 +43,7 @@ def kind_of(file: Path) -> str:
     Raises:
         ConfigError: the file is not there, or holds no model; the message says what to write.
     """
-    if not file.is_file():
-        raise ConfigError(f"{file}: expected a file or a folder; {_missing(file)}")
+    _check_there(file)
     suffix = file.suffix.lower()
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
@@ -60,6 +60,14 @@ def kind_of(file: Path) -> str:
             f"{_MODULE.format(weights=file.name)}"
         )
     raise ConfigError(f"{file.name}: expected one of {SERVED}; got a file of another kind")
+
+
+def _check_there(file: Path) -> None:
+    """Raise ConfigError if there is no `file`, or a pointer of Git LFS in its place."""
+    if not file.is_file():
+        raise ConfigError(f"{file}: expected a file or a folder; {_missing(file)}")
+    if is_pointer(file):
+        raise ConfigError(f"{file.name}: expected a model; got {FETCHING}")
 
 
 def check_served(name: str) -> None:

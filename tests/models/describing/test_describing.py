@@ -310,6 +310,12 @@ def test_a_format_that_is_not_served_says_what_to_convert_to(tmp_path: Path, nam
         kind_of(tmp_path / name)
 
 
+def test_a_file_that_git_lfs_has_not_fetched_is_named_with_the_command(tmp_path: Path) -> None:
+    (tmp_path / "net.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ConfigError, match=r"net\.pt: expected a model; got .* `git lfs pull`"):
+        kind_of(tmp_path / "net.pt")
+
+
 def test_a_file_that_is_not_there_is_named_with_the_nearest_one(tmp_path: Path) -> None:
     (tmp_path / "network.onnx").touch()
     with pytest.raises(ConfigError, match=r"there is none; did you mean network\.onnx"):
