@@ -39,7 +39,7 @@ from batcher.models.model_errors import allowed_from_model, model_error
 from batcher.models.output_arrays import on_host, output_arrays
 from batcher.models.plain_calls import check_returned
 from batcher.models.protocol import Arrays, Hook, PartialOutputs
-from batcher.models.result_names import members, named_outputs
+from batcher.models.result_names import keys_without_text, members, named_outputs
 from batcher.models.row_errors import non_finite_rows
 
 
@@ -60,6 +60,8 @@ def as_arrays(result: Any, uneven: Collection[str] = ()) -> dict[str, Array]:
         raise ModelContractError(
             f"expected a mapping of name to array; got {type(result).__name__}"
         )
+    if wrong := keys_without_text(found):
+        raise ModelContractError(f"expected a mapping of name to array; got the keys {wrong}")
     return {name: _as_array(value, name, name in uneven) for name, value in found.items()}
 
 

@@ -2,8 +2,8 @@
 
     the model returns                                     the outputs are taken
     a mapping (`dict`, `ModelOutput`, …)                  by name
-    a named tuple, a dataclass, a table with columns      by name; a tuple or a table that has none
-                                                          of the names: in order
+    a named tuple, a dataclass, a SimpleNamespace, a      by name; a tuple or a table that has none
+        table with columns                                of the names: in order
     a mapping within one of these                         by `outer.inner`
     a list of one mapping or named tuple for each row     by name, each output a list of rows
     a list or tuple of one mapping, the values of which   as the mapping alone
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from batcher.core.error_text import brief_names
@@ -33,6 +34,9 @@ from batcher.errors import ModelContractError
 from batcher.models.plain_calls import check_returned
 
 _ABSENT = object()
+
+_BY_NAME = (Mapping, SimpleNamespace)
+"""What holds values by name alone, and in no order that an author has chosen for them."""
 
 
 def named_outputs(
@@ -53,13 +57,48 @@ def named_outputs(
     if found is None:
         return _by_rows_or_order(result, spec, is_raw), ()
     if is_raw:
-        return {name: value for name, value in _flat(found, "") if value is not None}, ()
+        return _raw_outputs(found, spec), ()
     outputs = _found_outputs(found, spec)
     if len(outputs) == len(spec.outputs) == len(found):
         return outputs, ()
-    if not outputs and not isinstance(result, Mapping) and not is_dataclass(result):
+    if not outputs and not isinstance(result, _BY_NAME) and not is_dataclass(result):
         return _in_order(result, spec), ()
-    return outputs, tuple(name for name, _ in _flat(found, "") if name not in outputs)
+    return outputs, _names_left_out(found, outputs, spec)
+
+
+def _names_left_out(
+    found: Mapping[Any, Any], outputs: Mapping[str, Any], spec: ModelSpec
+) -> tuple[str, ...]:
+    """Return the names of what is in `found` besides `outputs`; raises as `named_outputs`."""
+    if len(outputs) < len(spec.outputs):
+        _check_keys(found, spec)
+    return tuple(name for name, _ in _flat(found, "") if name not in outputs)
+
+
+def _raw_outputs(found: Mapping[Any, Any], spec: ModelSpec) -> dict[str, Any]:
+    """Return the values in `found` for `postprocess`; raises as `named_outputs`. Any thread."""
+    _check_keys(found, spec)
+    return {name: value for name, value in _flat(found, "") if value is not None}
+
+
+def _check_keys(found: Mapping[Any, Any], spec: ModelSpec) -> None:
+    """Check that the names of values that a model returned are texts. Any thread.
+
+    Raises:
+        ModelContractError: one of them is a number, or whatever else.
+    """
+    if wrong := keys_without_text(found):
+        example = ", ".join(f"{tensor.name!r}: …" for tensor in spec.outputs)
+        raise ModelContractError(
+            f"model {spec.name!r}: expected values by names, which are texts; got a mapping with "
+            f"the keys {wrong}: return a dict such as {{{example}}}"
+        )
+
+
+def keys_without_text(found: Mapping[Any, Any]) -> str:
+    """Return the first keys of `found` that are no texts, and their classes. Any thread."""
+    wrong = [f"{key!r} ({type(key).__name__})" for key in found if not isinstance(key, str)]
+    return ", ".join(wrong[:3])
 
 
 def _found_outputs(found: Mapping[Any, Any], spec: ModelSpec) -> dict[str, Any]:
@@ -87,6 +126,8 @@ def members(value: Any) -> Mapping[Any, Any] | None:
         return None if names is None else dict(zip(names, value, strict=True))
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, SimpleNamespace):
+        return vars(value)
     if hasattr(value, "columns") and hasattr(value, "to_numpy"):  # a table of pandas or polars
         return {str(name): value[name] for name in value.columns}
     return None

@@ -60,6 +60,10 @@ UNEVEN = "model 'm': preprocess: expected arrays of the same number of rows, at 
     ("returned", "message"),
     [
         (None, "model 'm': preprocess: expected a mapping of name to array; got NoneType"),
+        (
+            {0: [1]},
+            "model 'm': preprocess: expected a mapping of name to array; got the keys 0 (int)",
+        ),
         ({}, f"{UNEVEN}none"),
         ({"x": 1.0}, f"{UNEVEN}arrays of 0 rows"),
         ({"x": rows(1), "z": rows(1, 2)}, f"{UNEVEN}arrays of 1, 2 rows"),
@@ -75,7 +79,7 @@ UNEVEN = "model 'm': preprocess: expected arrays of the same number of rows, at 
             " write `.encode()` at each text",
         ),
     ],
-    ids=["no mapping", "nothing", "a scalar", "uneven", "unequal rows", "text"],
+    ids=["no mapping", "numbers", "nothing", "a scalar", "uneven", "unequal rows", "text"],
 )
 def test_a_preprocess_that_breaks_the_contract_is_named_with_what_it_returned(
     returned: Any, message: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class Explosive:
         OrderedDict(z=Z, y=Y),
         Named(Z, Y),
         Result(Z, Y),
+        SimpleNamespace(loss=None, z=Z, y=Y),
         (Y, Z),
         [Y, Z],
         Other(Y, Z),
@@ -143,6 +144,8 @@ def coroutine() -> Any:
         (Y, "expected 2 outputs; got 1"),
         ((Y, None), "output 'z': expected FP32[-1,4]; got None"),
         (map(int, "12"), "got a map: return a dict"),
+        ({0: Y, 1: Z}, "keys 0 (int), 1 (int): return a dict such as {'y': …, 'z': …}"),
+        ({"y": Y, b"z": Z}, "got a mapping with the keys b'z' (bytes): return a dict"),
         ({1, 2}, "got a set: return a dict"),
         ((x for x in "ab"), "got a generator, and nobody steps through it"),
         (coroutine(), "got a coroutine, and nobody awaits it"),
@@ -165,6 +168,11 @@ def test_a_named_tuple_that_has_some_of_the_names_is_not_taken_in_order() -> Non
     found, left_out = named_outputs(Half(Z, Y), TWO)
     assert found.keys() == {"z"}
     assert left_out == ("other",)
+
+
+def test_for_postprocess_keys_that_are_no_texts_are_refused() -> None:
+    with pytest.raises(ModelContractError, match=r"got a mapping with the keys 0 \(int\)"):
+        named_outputs({0: Y}, TWO, is_raw=True)
 
 
 def test_for_postprocess_every_value_with_a_name_is_taken_but_none() -> None:

@@ -12,6 +12,7 @@ A model may return tensors that NumPy cannot read:
     BF16, for an output of another dtype            FP32
     nested                                          a list of rows of unequal shapes
     sparse, quantised                               an error that says what to write
+    on the device `meta`, a FakeTensor              an error: it has a shape, and no values
 """
 
 from __future__ import annotations
@@ -129,6 +130,8 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 
 def _readable(value: torch.Tensor, tensor: TensorSpec | None, place: str) -> torch.Tensor:
     """Return a tensor that NumPy cannot read as one that NumPy can; raises as `to_array`."""
+    if kind := without_values(value):
+        raise ModelContractError(f"{place}: expected a tensor with values; got {kind}")
     got = _kind_without_numbers(value)
     if got is not None:
         kind, mend = got
@@ -154,4 +157,16 @@ def _kind_without_numbers(value: torch.Tensor) -> tuple[str, str] | None:
         return "quantised", "dequantize"
     if value.layout is not torch.strided:
         return str(value.layout).removeprefix("torch."), "to_dense"
-    return ("meta", "to_empty") if value.device.type == "meta" else None
+    return None
+
+
+def without_values(value: torch.Tensor) -> str:
+    """Return what kind of tensor `value` is if it has a shape alone, and why; else nothing.
+
+    Any thread.
+    """
+    if type(value).__name__ == "FakeTensor":  # of a module that is not imported for that
+        return "a FakeTensor, which has none: run the model outside of FakeTensorMode"
+    if value.device.type == "meta":
+        return "a meta one, which has none: the weights that it was made with were never loaded"
+    return ""

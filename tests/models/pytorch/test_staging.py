@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from batcher.core.spec import Array, TensorSpec
 from batcher.errors import ModelContractError
@@ -100,9 +101,8 @@ def test_a_conjugate_bit_is_resolved() -> None:
             lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
             "got a quantised one: return `.dequantize()` of it",
         ),
-        (lambda: torch.ones(2, device="meta"), "got a meta one"),
     ],
-    ids=["sparse", "sparse rows", "quantised", "on no device"],
+    ids=["sparse", "sparse rows", "quantised"],
 )
 def test_tensors_without_plain_numbers_are_refused_with_what_to_write(
     make: Callable[[], torch.Tensor], complaint: str
@@ -111,6 +111,16 @@ def test_tensors_without_plain_numbers_are_refused_with_what_to_write(
         ModelContractError, match=re.escape(f"place: expected a dense tensor; {complaint}")
     ):
         read(make())
+
+
+def test_tensors_without_values_are_refused() -> None:
+    with FakeTensorMode():
+        fake = torch.ones(2)
+    for value, got in ((fake, "a FakeTensor"), (torch.ones(2, device="meta"), "a meta one")):
+        with pytest.raises(
+            ModelContractError, match=f"place: expected a tensor with values; got {got}, which"
+        ):
+            read(value)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
