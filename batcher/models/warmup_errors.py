@@ -14,6 +14,9 @@ from batcher.models.device_errors import device_error
 _WANTS_GRADIENTS = re.compile("require(s_)? ?grad|[Ii]nference tensor")
 """PyTorch's errors where gradients are computed in inference mode."""
 
+_WITHOUT_VALUES = re.compile(r"\bmeta\b|FakeTensor")
+"""PyTorch's errors where tensors without values meet others."""
+
 _OF_THE_CODE = (AttributeError, NameError, ImportError, TypeError, SystemExit)
 """Errors of code that is wrong whatever the rows hold."""
 
@@ -65,8 +68,8 @@ def _advice(error: BaseException, fitted: int, native: bool) -> str:
 
     Any thread.
     """
-    if isinstance(error, RuntimeError) and _WANTS_GRADIENTS.search(str(error)):
-        return "; if the model computes gradients, write `gradients: true` in model.yaml"
+    if advice := _advice_of_torch(error):
+        return advice
     if fitted and _may_be_of_size(error):
         return (
             f"; a batch of {fitted} ran: if the model takes no more rows at once, set "
@@ -76,6 +79,18 @@ def _advice(error: BaseException, fitted: int, native: bool) -> str:
         return (
             "; the rows of warm-up hold zeros and empty texts: if the model takes no such rows, "
             "name a file of rows that it takes as `sample` in model.yaml"
+        )
+    return ""
+
+
+def _advice_of_torch(error: BaseException) -> str:
+    """Return what helps against an error of PyTorch's; mostly nothing. Any thread."""
+    if isinstance(error, RuntimeError) and _WANTS_GRADIENTS.search(str(error)):
+        return "; if the model computes gradients, write `gradients: true` in model.yaml"
+    if isinstance(error, RuntimeError | AssertionError) and _WITHOUT_VALUES.search(str(error)):
+        return (
+            "; tensors on the device meta, and those of FakeTensorMode, have no values: load the "
+            "weights of the module, and make it outside of such a mode"
         )
     return ""
 

@@ -46,7 +46,7 @@ from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.factories import factory_of, nothing_named
 from batcher.models.pytorch.input_order import arranged_for, parameters_of_python
 from batcher.models.pytorch.module import TorchModule
-from batcher.models.pytorch.tensors import to_host
+from batcher.models.pytorch.tensors import to_host, without_values
 from batcher.models.pytorch.training import training_note
 from batcher.models.result_names import named_outputs
 from batcher.models.version_code.importing import import_from_folder, is_in_folder
@@ -110,7 +110,9 @@ class PythonModule(TorchModule):
         """Return the module with its weights, in evaluation mode. Any thread."""
         module = self.make()
         if self._definition.weights is not None:
-            module.load_state_dict(_weights(self._definition.weights, self._settings.trusted))
+            weights = _weights(self._definition.weights, self._settings.trusted)
+            _give(module, weights)
+        _check_values(module)
         with suppress(NotImplementedError):  # a module that was exported is in its mode for good
             module.eval()
         ready: torch.nn.Module = module.to(device)
@@ -273,6 +275,39 @@ def _check_weights(weights: Any, file: Path) -> None:
         f"weights: expected tensors by the names that the module has for them in {file.name}, as "
         f"`torch.save(module.state_dict(), ...)` writes; got {got}"
     )
+
+
+def _give(module: torch.nn.Module, weights: dict[str, Any]) -> None:
+    """Give `module` its `weights`. Any thread.
+
+    A module that was made on the device `meta` has nothing to copy them into. So it takes the
+    tensors themselves, in its own dtypes.
+    """
+    if not any(each.is_meta for each in module.parameters()):
+        module.load_state_dict(weights)
+        return
+    own = {name: each for name, each in module.state_dict().items() if torch.is_tensor(each)}
+    taken = {
+        name: each.to(own[name].dtype) if name in own and torch.is_tensor(each) else each
+        for name, each in weights.items()
+    }
+    module.load_state_dict(taken, assign=True)
+
+
+def _check_values(module: torch.nn.Module) -> None:
+    """Check that parameters and buffers of `module` hold values. Raises ModelLoadError. Any thread.
+
+    On the device `meta` a module is made without memory, to be given its weights later.
+    """
+    found = [*module.named_parameters(), *module.named_buffers()]
+    names = [name for name, value in found if without_values(value)]
+    if names:
+        raise ModelLoadError(
+            f"{type(module).__name__}: expected parameters with values; got {brief_names(names)} "
+            "without any, on the device meta or of FakeTensorMode: name their file as `weights` in "
+            "model.yaml, or load them in `__init__`; `load_state_dict(…, assign=True)` puts them "
+            "in place"
+        )
 
 
 MODEL = make

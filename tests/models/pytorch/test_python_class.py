@@ -208,6 +208,35 @@ def test_weights_are_given_to_the_module(folders: Folders) -> None:
     np.testing.assert_allclose(answers(folders.load(definition), x=floats())["y"], floats() * 3 + 1)
 
 
+def test_a_module_that_was_made_without_memory_takes_its_weights_in_its_own_dtype(
+    folders: Folders,
+) -> None:
+    made = "Linear(4, 4, device='meta')"
+    source = f"def make():\n    return torch.nn.{made}\n"
+    weights = save({"weight": torch.eye(4).half() * 3, "bias": torch.ones(4).half()})
+    definition = folders.python(
+        source, "code:make", head="\nweights: w.safetensors", files={"w.safetensors": weights}
+    )
+    np.testing.assert_allclose(answers(folders.load(definition), x=floats())["y"], floats() * 3 + 1)
+    with pytest.raises(
+        ModelLoadError, match=r"parameters with values; got 'weight', 'bias' .* as `weights` in"
+    ):
+        folders.load(folders.python(source, "code:make"))
+
+
+def test_tensors_without_values_in_a_class_are_named_with_the_mend(folders: Folders) -> None:
+    source = """
+class Model:
+    def load(self, device):
+        self.net = torch.nn.Linear(4, 4, device="meta")
+
+    def predict(self, inputs):
+        return self.net(torch.from_numpy(inputs["x"]))
+"""
+    with pytest.raises(ModelLoadError, match=r"device meta, .*have no values: load the weights"):
+        folders.load(folders.python(source))
+
+
 @pytest.mark.parametrize(
     ("weights", "complaint"),
     [
