@@ -232,6 +232,18 @@ def _umask() -> int:
         return next(int(line.split()[1], 8) for line in status if line.startswith("Umask:"))
 
 
+def _loop_policy() -> Any:
+    """Return the policy of event loops of `asyncio`, None for Python's own. Any thread."""
+    policy = getattr(sys.modules.get("asyncio.events"), "_event_loop_policy", None)
+    # Python makes its own policy when the first loop is asked for.
+    return None if type(policy).__module__.startswith("asyncio.") else policy
+
+
+def _set_loop_policy(policy: Any) -> None:
+    """Set what `_loop_policy` returns. Any thread."""
+    sys.modules["asyncio"].set_event_loop_policy(policy)
+
+
 def _set_collector(is_on: bool) -> None:
     """Turn the collector of cycles on or off. Any thread."""
     (gc.enable if is_on else gc.disable)()
@@ -249,6 +261,10 @@ _SETTINGS = (
     of_module("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
     of_module("PIL.PngImagePlugin", "MAX_TEXT_CHUNK", 1 << 20),
     of_module("PIL.PngImagePlugin", "MAX_TEXT_MEMORY", 1 << 26),
+    *(
+        of_module("socket", name, None)
+        for name in ("socket", "create_connection", "getaddrinfo")  # a proxy puts its own there
+    ),
     Setting("the time-out of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
     Setting("the root logger", _root_logger, _set_root_logger),
     of_module("logging", "raiseExceptions", True),
@@ -284,7 +300,11 @@ _SETTINGS = (
         of_module("sys", name, None)
         for name in ("stdin", "stdout", "stderr", "excepthook", "unraisablehook")
     ),
-    of_module("threading", "excepthook", None),  # imported with the server
+    *(
+        of_module("threading", name, None)  # imported with the server
+        for name in ("excepthook", "_trace_hook", "_profile_hook")
+    ),
+    Setting("the policy of event loops", _loop_policy, _set_loop_policy),
     of_module("ssl", "_create_default_https_context", ssl.create_default_context),
     Setting("the rights of new files (umask)", _umask, os.umask),
     Setting("the working directory", _folder, os.chdir),

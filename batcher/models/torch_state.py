@@ -58,6 +58,10 @@ every version of PyTorch has all of them.
 """
 
 
+_PRINTED = {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80, "sci_mode": None}
+"""PyTorch's print options, with their defaults."""
+
+
 def _torch() -> Any:
     """Return the module `torch` if it has been imported, else None. Any thread."""
     return sys.modules.get("torch")
@@ -137,6 +141,19 @@ def _set_switches(before: dict[str, bool]) -> None:
             getattr(_torch()._C, setter)(before[name])
 
 
+def _printed() -> dict[str, Any]:
+    """Return PyTorch's print options. Any thread."""
+    options = getattr(sys.modules.get("torch._tensor_str"), "PRINT_OPTS", None)
+    return {name: getattr(options, name, default) for name, default in _PRINTED.items()}
+
+
+def _set_printed(before: dict[str, Any]) -> None:
+    """Set what `_printed` returns. Any thread."""
+    _torch().set_printoptions(**before)
+    # `None`, with which PyTorch chooses by the numbers, would here leave the option as it is.
+    sys.modules["torch._tensor_str"].PRINT_OPTS.sci_mode = before["sci_mode"]
+
+
 def _anomaly() -> bool:
     """Return whether PyTorch looks for anomalies of gradients. Any thread."""
     torch = _torch()
@@ -183,6 +200,8 @@ TORCH_SETTINGS = (
     of_module("torch.backends.cudnn", "enabled", True),
     Setting("PyTorch's switches", _switches, _set_switches),
     Setting("PyTorch's detection of anomalies", _anomaly, _set_anomaly),
+    Setting("PyTorch's print options", _printed, _set_printed),
+    of_module("torch.hub", "_hub_dir", None),
     # Of this thread alone, and each batch sets it anyhow.
     Setting("", _gradients, _set_gradients),
     Setting("", _torch_random, _set_torch_random),

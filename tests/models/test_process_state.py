@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import decimal
 import gc
@@ -88,6 +89,11 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
             torch.set_warn_always(True),
         ),
     ),
+    "PyTorch's print options (precision, sci_mode)": (
+        lambda: str(torch._tensor_str.PRINT_OPTS),
+        lambda: torch.set_printoptions(precision=2, sci_mode=True),
+    ),
+    "torch.hub._hub_dir": (lambda: torch.hub._hub_dir, lambda: torch.hub.set_dir("/of/a/model")),
     "PyTorch's detection of anomalies": (
         torch.is_anomaly_enabled,
         lambda: torch.autograd.set_detect_anomaly(True),
@@ -116,6 +122,16 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "PIL.PngImagePlugin.MAX_TEXT_CHUNK": (
         lambda: PIL.PngImagePlugin.MAX_TEXT_CHUNK,
         lambda: setattr(PIL.PngImagePlugin, "MAX_TEXT_CHUNK", 1 << 30),
+    ),
+    "socket.socket": (
+        lambda: socket.socket,
+        lambda: setattr(socket, "socket", type("Proxied", (socket.socket,), {})),
+    ),
+    "the policy of event loops": (
+        lambda: type(asyncio.get_event_loop_policy()),
+        lambda: asyncio.set_event_loop_policy(
+            type("Own", (asyncio.AbstractEventLoopPolicy,), {})()
+        ),
     ),
     "the time-out of sockets": (socket.getdefaulttimeout, lambda: socket.setdefaulttimeout(5)),
     "the root logger": (
