@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from batcher.core.ragged import is_ragged, own_rows
+from batcher.core.ragged import is_ragged, own_rows, row_shapes
 from batcher.core.spec import Array, ModelSpec, TensorSpec, shape_text
 from batcher.errors import InvalidInput, ModelContractError
 
@@ -164,15 +164,54 @@ class Padding:
             return rows, 0
         own = self.lengths_of(inputs)
         group = group.padded_to((length,) * len(own) if length else own)
+        return self._resized(rows, own, group.lengths), group.elements
+
+    def uneven(self, inputs: Mapping[str, Array], lengths: Lengths, short: Lengths) -> Rows:
+        """Return a batch of `lengths` of rows made of `inputs`, every second one of `short`."""
+        rows = self._resized(dict(inputs), self.lengths_of(inputs), lengths)
+        for name, axes in self.axes.items():
+            if name in rows and axes[-1] < rows[name].ndim:
+                own = rows[name][1::2]
+                for axis, end in zip(axes, short, strict=True):
+                    own[(slice(None),) * axis + (slice(end, None),)] = self.values[name]
+        for name in self._lengths_inputs:
+            if name in rows:
+                rows[name][1::2] = lengths_rows(short, rows[name][1::2])
+        return rows
+
+    def other_lengths(self, lengths: Lengths) -> Lengths:
+        """Return lengths of a batch, none of them in `lengths` and no two equal.
+
+        Shorter ones, where there are such. Empty where rows are padded to too few lengths.
+        """
+        taken = [*lengths]
+        for length in lengths:
+            near = (each for each in self._near(length, len(taken)) if each not in taken)
+            taken.append(next(near, 0))
+        found = tuple(taken[len(lengths) :])
+        return found if all(found) else ()
+
+    def _near(self, length: int, count: int) -> list[int]:
+        """Return lengths of a batch: shorter ones than `length` from 2 on, then `count` longer."""
+        if self._sizes:
+            index = bisect_left(self._sizes, length)
+            return [*reversed(self._sizes[:index]), *self._sizes[index:]]
+        # Halves and doubles: a model may take lengths of a certain multiple alone.
+        halves = [length >> turn for turn in range(1, length.bit_length() - 1)]
+        doubles = [length << turn for turn in range(1, count + 1)]
+        return [self.padded(each) for each in (*halves, *doubles)]
+
+    def _resized(self, rows: Rows, own: Lengths, lengths: Lengths) -> Rows:
+        """Return `rows` of the lengths `own` with `lengths`, repeated or cut."""
         for name, axes in self.axes.items():
             if name not in rows or axes[-1] >= rows[name].ndim or not all(own):
                 continue
-            for axis, have, wanted in zip(axes, own, group.lengths, strict=True):
+            for axis, have, wanted in zip(axes, own, lengths, strict=True):
                 rows[name] = rows[name].take(np.arange(wanted) % have, axis)
         for name in self._lengths_inputs:
             if name in rows:
-                rows[name] = lengths_rows(group.lengths, rows[name])
-        return rows, group.elements
+                rows[name] = lengths_rows(lengths, rows[name])
+        return rows
 
     def even_rows(self, arrays: Mapping[str, Array]) -> Rows:
         """Return `arrays` with ragged rows padded to the longest of them."""
@@ -204,7 +243,7 @@ class Padding:
                 if axis >= array.ndim or array.shape[axis] != length:
                     raise ModelContractError(
                         f"output {name!r}: `unpad` expects the length of the batch, {length}, on "
-                        f"axis {axis}; got shape {shape_text(array.shape)}"
+                        f"axis {axis}; got {_got(array, axes, lengths)}"
                     )
 
     def own_rows(
@@ -271,6 +310,19 @@ def _ends(axes: tuple[int, ...], lengths: Lengths) -> list[slice]:
     for axis, length in zip(axes, lengths, strict=True):
         ends[axis - 1] = slice(length)
     return ends
+
+
+def _got(array: Array, axes: tuple[int, ...], lengths: Lengths) -> str:
+    """Return the shape of an output that cannot be cut, and what to write if that is known."""
+    if is_ragged(array):
+        return (
+            f"rows of shapes {row_shapes(array)}: of rows that the model has cut by itself write "
+            "`ragged: true` in place of `unpad: true`"
+        )
+    got = f"shape {shape_text(array.shape)}"
+    if axes[-1] < array.ndim and sorted(_sizes(array.shape, axes)) == sorted(lengths):
+        return f"{got}: the lengths stand in another order than in the input; transpose the output"
+    return got
 
 
 def _unequal_lengths(name: str, own: Lengths, whose: str, lengths: Lengths) -> InvalidInput:

@@ -23,7 +23,7 @@ import numpy as np
 
 from batcher.core.error_text import message
 from batcher.core.left_out import with_defaults
-from batcher.core.padding import Padding, even_rows
+from batcher.core.padding import Lengths, Padding, even_rows
 from batcher.core.ragged import copied, own_rows
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput, ModelContractError
@@ -107,12 +107,25 @@ class WarmupBatch:
 
     def inputs(self) -> dict[str, Array]:
         """Return the batch in buffers of the model. Inference thread."""
+        return self._buffers(self._repeated())
+
+    def uneven_inputs(self, padding: Padding, lengths: Lengths, short: Lengths) -> dict[str, Array]:
+        """Return a batch of `lengths`, every second row of `short` ones. Inference thread."""
+        return self._buffers(padding.uneven(self._repeated(), lengths, short))
+
+    def _repeated(self) -> Arrays:
+        """Return as many rows as the batch has. Inference thread."""
+        if self.rows == self._made:
+            return self._prepared
+        places = np.arange(self.rows) % self._made
+        return {name: array[places] for name, array in self._prepared.items()}
+
+    def _buffers(self, arrays: Arrays) -> dict[str, Array]:
+        """Return `arrays` in buffers of the model. Inference thread."""
         inputs = {}
-        for name, array in self._prepared.items():
-            inputs[name] = self._model.allocate(name, (self.rows, *array.shape[1:]), array.dtype)
-            inputs[name][...] = (
-                array if self.rows == self._made else array[np.arange(self.rows) % self._made]
-            )
+        for name, array in arrays.items():
+            inputs[name] = self._model.allocate(name, array.shape, array.dtype)
+            inputs[name][...] = array
         return inputs
 
     def check(self, outputs: Arrays) -> None:

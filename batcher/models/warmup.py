@@ -25,10 +25,11 @@ Warm-up ends there, and batches have at most 4 rows.
 Where rows of different lengths are padded, the seconds for an element are compared instead of those
 for a row. Rows of a sample may differ in length, and a larger batch is padded to a longer row.
 
-There some batches more run, of the lengths in `warmup_lengths` or `pad_sizes`, so that code which
-is compiled for one length is there, and the scheduler knows what lengths cost. A length ends with
-the first batch that does not fit, or that takes `COSTLY_BATCH_S`: long rows would make warm-up
-long.
+There one batch runs whose rows differ in length: its outputs show whether they can be cut again
+(`uneven_lengths.py`). And some batches more run, of the lengths in `warmup_lengths` or `pad_sizes`,
+so that code which is compiled for one length is there, and the scheduler knows what lengths cost. A
+length ends with the first batch that does not fit, or that takes `COSTLY_BATCH_S`: long rows would
+make warm-up long.
 
 The rows pass `preprocess` first, and a batch has as many of the rows that the hook has made: those
 are the rows that the model computes (`blank_rows.py`).
@@ -48,14 +49,16 @@ from batcher.core.error_text import message
 from batcher.core.padding import Padding
 from batcher.core.ragged import concatenated, copied
 from batcher.core.spec import Array
-from batcher.errors import ModelLoadError, OutOfMemory
+from batcher.errors import DeviceLost, ModelContractError, ModelLoadError, OutOfMemory
 from batcher.models.batch_axes import BatchAxes
 from batcher.models.blank_rows import NothingPrepared, WarmupBatch, unsized_inputs
 from batcher.models.checked import CheckedModel
+from batcher.models.device_errors import device_error
 from batcher.models.hook_turns import turns_of
 from batcher.models.lacking import check_lacking, told_of_lacking
 from batcher.models.own_code import with_place
 from batcher.models.protocol import Arrays, Progress
+from batcher.models.uneven_lengths import check_uneven_lengths
 from batcher.models.uneven_texts import uneven_texts_note
 from batcher.models.warmup_errors import explained
 
@@ -116,6 +119,8 @@ def warm_up(
     if rows_each > largest:
         _run_in_pieces(model, rows_each, largest)
     check_lacking(model, _sizes_of(model, largest)[0], rows_each)
+    if model.spec.is_padded:
+        _run_uneven(model, largest, progress)
     _run_lengths(model, largest, max_elements, rows_each, progress)
     _tell_hints(model, progress)
 
@@ -155,7 +160,7 @@ def _run_lengths(
         progress(f"warming up, length {length}")
         for size in _sizes_of(model, largest):
             try:
-                with explained(size, length=length):
+                with explained(size, length=f"length {length}"):
                     batch = _batch(model, size, rows_each, length)
                     if not _run_of_length(model, batch, max_elements):
                         break
@@ -165,6 +170,28 @@ def _run_lengths(
                     f"({err}). Set max_batch_elements lower"
                 )
                 break
+
+
+def _run_uneven(model: CheckedModel, largest: int, progress: Progress) -> None:
+    """Check the outputs of a batch of other lengths, whose rows differ in length.
+
+    Raises:
+        ModelLoadError: an output cannot be cut to the lengths of rows, or holds padding.
+
+    Inference thread.
+    """
+    progress("warming up, rows of different lengths")
+    try:
+        with explained(min(largest, 2), length="rows of different lengths"):
+            check_uneven_lengths(model.model, largest, model.sample)
+    except OutOfMemory:
+        pass  # said where a length is named that clients will send
+    except ModelLoadError as err:
+        cause = err.__cause__
+        if cause is None or isinstance(device_error(cause), ModelContractError | DeviceLost):
+            raise
+        # A model may take no rows that are shorter than the author's own.
+        progress(f"note: requests of other lengths than the rows of warm-up may fail: {err}")
 
 
 def _run_of_length(model: CheckedModel, batch: WarmupBatch, max_elements: int | None) -> bool:

@@ -33,11 +33,11 @@ _OTHER_ROWS = re.compile(r"\d+ rows in, .+ out in output")
 
 
 @contextmanager
-def explained(rows: int, fitted: int = 0, length: int = 0, native: bool = False) -> Iterator[None]:
+def explained(rows: int, fitted: int = 0, length: str = "", native: bool = False) -> Iterator[None]:
     """Raise whatever a batch of `rows` rows raises as an error that names the batch.
 
-    `fitted` are the rows of the largest batch that has run, 0 without one. `length` is 0 for the
-    length of warm-up's own rows. `native`: as for `_advice`.
+    `fitted` are the rows of the largest batch that has run, 0 without one. `length` is empty for
+    the length of warm-up's own rows. `native`: as for `_advice`.
 
     Raises:
         OutOfMemory: the batch does not fit into the memory.
@@ -55,7 +55,7 @@ def explained(rows: int, fitted: int = 0, length: int = 0, native: bool = False)
         error = device_error(err)
         if isinstance(error, OutOfMemory):
             raise error from None
-        what = f"batch size {rows}" + (f" and length {length}" if length else "")
+        what = f"batch size {rows}" + (f" and {length}" if length else "")
         reason += _advice(err, fitted, native)
         raise ModelLoadError(f"warm-up with {what} failed: {reason}") from err
 

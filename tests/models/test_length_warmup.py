@@ -17,7 +17,7 @@ class Model:
     def predict(self, inputs):
         x = inputs["x"]
         SHAPES.append(x.shape)
-        assert (inputs["mask"] == 1).all() and (inputs["sizes"] == x.shape[1]).all()
+        assert (inputs["mask"].sum(axis=1) == inputs["sizes"]).all()
         {line}
         return {{"y": 2 * x}}
 """
@@ -59,7 +59,9 @@ def test_no_batch_has_more_elements_than_the_setting_allows_but_for_a_row_alone(
     folders: Folders,
 ) -> None:
     checked = loaded(folders, ", warmup_lengths: [8, 64]", max_batch_elements=20)
-    assert shapes(checked) == {(1, 4), (2, 4), (4, 4), (1, 8), (2, 8), (1, 64)}
+    timed = {(1, 4), (2, 4), (4, 4), (1, 8), (2, 8), (1, 64)}
+    assert shapes(checked) == {*timed, (2, 2)}, "and a batch of rows of different lengths"
+    assert set(checked.length_timings) == timed
 
 
 def test_a_length_ends_where_the_memory_does_and_limits_no_other_length(folders: Folders) -> None:
@@ -87,6 +89,88 @@ def test_an_output_that_cannot_be_cut_to_the_lengths_of_rows_fails_the_load(
         ModelLoadError, match=r"`unpad` expects the length of the batch, 4, on axis 1"
     ):
         loaded(folders, "", line)
+
+
+def padded_grid(folders: Folders, line: str, output: str, shape: str = "[6, 6]") -> CheckedModel:
+    """Load a model of rows with two lengths, `line` of which returns the output `y`."""
+    source = f"""
+class Model:
+    def predict(self, inputs):
+        x, sizes = inputs["x"], inputs["sizes"]
+        {line}
+"""
+    padded = f"pad: 0, lengths: sizes, warmup_shape: {shape}"
+    inputs = (
+        f"[{{name: x, dtype: FP32, shape: [-1, -1], {padded}}}, "
+        "{name: sizes, dtype: INT64, shape: [2]}]"
+    )
+    definition = folders.python(source, inputs=inputs, outputs=f"[{{name: y, {output}}}]")
+    return folders.load(definition)
+
+
+UNPAD = "dtype: FP32, shape: [-1, -1], unpad: true"
+RAGGED = "dtype: FP32, shape: [-1, -1], ragged: true"
+
+
+@pytest.mark.parametrize(
+    ("line", "output", "message"),
+    [
+        (
+            'return {"y": x.transpose(0, 2, 1)}',
+            UNPAD,
+            r"the length of the batch, 3, on axis 1; got shape \[2,12,3\]: the lengths stand in "
+            "another order.*; transpose the output",
+        ),
+        (
+            'return {"y": np.zeros((len(x), 6, 6), "f4")}',
+            UNPAD,
+            r"the length of the batch, 3, on axis 1; got shape \[2,6,6\]$",
+        ),
+        (
+            'return {"y": [row[:h, :w] for row, (h, w) in zip(x, sizes)]}',
+            UNPAD,
+            r"got rows of shapes \[2,5\], \[3,12\]: .* write `ragged: true` in place of `unpad",
+        ),
+        (
+            'return {"y": x}',
+            RAGGED,
+            r"got \[3,12\] and \[6,6\] for the same row in batches of lengths 3 x 12 and 6 x 6: "
+            "rows hold the padding.*, or write `unpad: true` in place of `ragged: true`$",
+        ),
+        (
+            'return {"y": [np.zeros((x.shape[1] + 1, 1)) for row in x]}',
+            RAGGED,
+            r"got \[4,1\] and \[7,1\] for .*a list with one array for each row, cut to its",
+        ),
+    ],
+    ids=["transposed", "of one size", "cut by the model", "padded", "longer than the batch"],
+)
+def test_outputs_that_answer_alone_squares_without_padding_fail_the_load(
+    folders: Folders, line: str, output: str, message: str
+) -> None:
+    with pytest.raises(ModelLoadError, match=message):
+        padded_grid(folders, line, output)
+
+
+@pytest.mark.parametrize(
+    ("line", "output"),
+    [
+        ('return {"y": 2 * x}', UNPAD),
+        ('return {"y": [row[:h, :w] for row, (h, w) in zip(x, sizes)]}', RAGGED),
+        ('return {"y": np.zeros((len(x), 3, 12), "f4")}', RAGGED),
+        ('return {"y": [row[: -(-h // 4), :1] for row, (h, _) in zip(x, sizes)]}', RAGGED),
+    ],
+    ids=["unpad", "cut by the model", "of a batch's size by chance", "of one size by chance"],
+)
+def test_outputs_of_each_row_alone_are_served(folders: Folders, line: str, output: str) -> None:
+    assert padded_grid(folders, line, output).timings
+    assert not [text for text in folders.progress if "may fail" in text]
+
+
+def test_a_model_that_takes_no_shorter_rows_is_served_with_a_note(folders: Folders) -> None:
+    loaded(folders, "", 'if x.shape[1] < 4: raise ValueError("too short")')
+    (note,) = [text for text in folders.progress if "may fail" in text]
+    assert "rows of different lengths failed: ValueError: too short" in note
 
 
 def test_rows_that_preprocess_makes_run_at_each_length(folders: Folders) -> None:

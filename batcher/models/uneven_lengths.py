@@ -1,0 +1,118 @@
+"""Whether the outputs of a padded model can be cut to the lengths of rows: one batch shows it.
+
+Rows of warm-up are all alike, often squares, and have no padding. So three faults stay hidden until
+clients send rows of other lengths:
+
+    fault                                        shows where
+    `unpad`, but two axes are swapped            the lengths of a batch differ from each other
+    `unpad`, but an axis has a fixed size        a batch has other lengths than the one before
+    `ragged`, but rows come with their padding   a row is shorter than its batch
+
+One batch has all three: its lengths are none of warm-up's, and its second row is shorter.
+
+    lengths of warm-up    lengths of the batch    lengths of its second row
+    16                    8                       7
+    32 x 32               16 x 8                  15 x 7
+
+Rows of `ragged` outputs may have any size, but not one that depends on the batch. So the same short
+row runs in a batch of warm-up's lengths as well:
+
+    a row of 7 in a batch of    16    8
+    rows of the output          16    8     it holds the padding
+    rows of the output          10    10    all rows have this size
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from batcher.core.padding import Lengths, Padding, RaggedGroup
+from batcher.core.ragged import is_ragged
+from batcher.core.spec import shape_text
+from batcher.errors import ModelContractError
+from batcher.models.blank_rows import WarmupBatch
+from batcher.models.fitting import fit_outputs, fit_raw_outputs
+from batcher.models.protocol import Model
+from batcher.models.sample import Sample
+
+
+def check_uneven_lengths(model: Model, largest: int, sample: Sample | None) -> None:
+    """Run two rows of unequal lengths, made of `sample` or else blank, and check the outputs.
+
+    One row alone, if the `largest` batch has no more.
+
+    Raises:
+        ModelContractError: an output cannot be cut, or holds padding.
+        BaseException: whatever the model raises. It may be unable to take rows of these lengths.
+
+    Inference thread.
+    """
+    spec = model.spec
+    if not (spec.is_padded and any(each.unpads or each.is_ragged for each in spec.outputs)):
+        return
+    padding = Padding(spec)
+    batch = WarmupBatch(model, min(largest, 2), sample=sample)
+    inputs = batch.inputs()
+    if not isinstance(padding.group_of(inputs), RaggedGroup):
+        return
+    own = padding.padded_lengths(padding.lengths_of(inputs))
+    others = padding.other_lengths(own)
+    if not others:
+        return
+    short = tuple([max(min(pair) - 1, 1) for pair in zip(own, others, strict=True)])
+    ran = _Ran(others, _row_shapes(model, batch, padding, others, short))
+    # A row alone is not padded. What `postprocess` gets may hold padding, which the hook takes off.
+    if batch.rows > 1 and ran.shapes and model.postprocess is None:
+        _check_padding(ran, _Ran(own, _row_shapes(model, batch, padding, own, short)))
+
+
+class _Ran(NamedTuple):
+    """A batch that ran.
+
+    Attributes:
+        lengths: its lengths.
+        shapes: by the name of each `ragged` output whose rows have one shape, that shape.
+    """
+
+    lengths: Lengths
+    shapes: dict[str, tuple[int, ...]]
+
+
+def _row_shapes(
+    model: Model, batch: WarmupBatch, padding: Padding, lengths: Lengths, short: Lengths
+) -> dict[str, tuple[int, ...]]:
+    """Run rows of `lengths` and of `short` ones; return the shapes that `_Ran` has.
+
+    Raises as `check_uneven_lengths`. Inference thread.
+    """
+    spec, outputs = model.spec, model.predict(batch.uneven_inputs(padding, lengths, short))
+    if model.postprocess is not None:
+        padding.check_outputs(fit_raw_outputs(spec.name, outputs, batch.rows), lengths)
+        return {}
+    fitted, _ = fit_outputs(spec, outputs, batch.rows)
+    padding.check_outputs(fitted, lengths)
+    ragged = [each.name for each in spec.outputs if each.is_ragged]
+    return {name: fitted[name].shape[1:] for name in ragged if not is_ragged(fitted[name])}
+
+
+def _check_padding(one: _Ran, other: _Ran) -> None:
+    """Check that the rows of both batches, one of which is the same, have sizes of their own.
+
+    Raises ModelContractError. Any thread.
+    """
+    for name, shape in one.shapes.items():
+        again = other.shapes.get(name, shape)
+        if shape == again:
+            continue
+        is_whole = set(one.lengths) <= set(shape)
+        more = ", or write `unpad: true` in place of `ragged: true`" if is_whole else ""
+        raise ModelContractError(
+            f"output {name!r} says `ragged: true`; expected a size of each row's own, got "
+            f"{shape_text(shape)} and {shape_text(again)} for the same row in batches of lengths "
+            f"{_text(one.lengths)} and {_text(other.lengths)}: rows hold the padding. Return a "
+            f"list with one array for each row, cut to its own size{more}"
+        )
+
+
+def _text(lengths: Lengths) -> str:
+    return " x ".join(map(str, lengths))
