@@ -18,17 +18,19 @@ from time import perf_counter
 from batcher.app.checking import rules
 from batcher.app.checking.batches import BatchCheck
 from batcher.app.checking.contract import Finding, Findings, Report
+from batcher.app.checking.runs import reason
 from batcher.app.checking.samples import random_rows, rows_of_sample
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.names import is_number
 from batcher.core.spec import ModelSpec
-from batcher.errors import ClientError, ConfigError, ModelLoadError
+from batcher.errors import ClientError, ConfigError, ModelContractError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.lacking import InputNeeded
 from batcher.models.loading import load_model
 from batcher.models.protocol import Progress
 from batcher.models.sample import Sample, sample_of_file
+from batcher.models.uneven_lengths import check_uneven_lengths
 from batcher.models.warmup import warm_up
 from batcher.serving.repository.left_out import is_like_version
 
@@ -114,6 +116,8 @@ class _Check:
         rows = rows_of_sample(checked.sample, name, spec) if checked.sample else random_rows(spec)
         batches = BatchCheck(checked.model, findings, self._report, self._seconds)
         timings = batches.run(rows, checked.largest(self._settings.max_batch_size))
+        if not findings.has():
+            self._check_lengths(checked, checked.sample or rows.own[0])
         if self._settings.warmup and not findings.has():
             self._warm_up(checked)
         if lone := _lone_sizes(spec, checked.model.preprocess is not None):
@@ -175,6 +179,16 @@ class _Check:
                 f"expected the model to load on device {settings.devices[0]}; got {reason}",
             )
             return None
+
+    def _check_lengths(self, checked: CheckedModel, sample: Sample) -> None:
+        """Run rows of unequal lengths, also where the settings leave warm-up out."""
+        largest = checked.largest(self._settings.max_batch_size)
+        try:
+            check_uneven_lengths(checked.model, largest, sample)
+        except ModelContractError as err:
+            self._findings.add(rules.LENGTHS, "outputs", str(err))
+        except (Exception, SystemExit) as err:
+            self._report(f"note: rows of other lengths than the sample's may fail: {reason(err)}")
 
     def _warm_up(self, checked: CheckedModel) -> None:
         try:

@@ -392,6 +392,26 @@ def test_outputs_that_cannot_be_cut_to_the_lengths_of_rows_break_the_contract(
     assert "expects the length of the batch, 4, on axis 1" in finding.message
 
 
+@pytest.mark.parametrize(
+    ("axes", "body", "output", "message"),
+    [
+        ("[-1, -1]", "x.transpose(0, 2, 1)", "unpad", "transpose the output"),
+        ("[-1]", "x", "ragged", "or write `unpad: true` in place of `ragged: true`"),
+    ],
+)
+@pytest.mark.parametrize("warmup", [True, False])
+def test_outputs_of_rows_of_other_lengths_are_checked_without_warmup_as_well(
+    folders: Folders, axes: str, body: str, output: str, message: str, warmup: bool
+) -> None:
+    definition = folders.python(
+        predicting(f'return {{"y": {body}}}'),
+        inputs=f"[{{name: x, dtype: FP32, shape: {axes}, pad: 0}}]",
+        outputs=f"[{{name: y, dtype: FP32, shape: {axes}, {output}: true}}]",
+    )
+    finding = of(check(definition, warmup=warmup), rules.LENGTHS)
+    assert message in finding.message
+
+
 def test_what_can_be_cast_keeps_the_contract(folders: Folders) -> None:
     report = check(folders.python(predicting('return {"y": x.astype("f8").tolist()}')))
     assert report.findings == ()
