@@ -15,7 +15,13 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, Protocol
 
-from batcher.app.simulation.reading import duration, number, numbers_of_file, split_pairs
+from batcher.app.simulation.reading import (
+    Column,
+    duration,
+    number,
+    numbers_of_file,
+    split_pairs,
+)
 from batcher.errors import ConfigError
 
 EXPECTED = (
@@ -23,6 +29,8 @@ EXPECTED = (
     "row), sizes such as 1=2ms,8=3ms,32=8ms, or a file of lines rows,seconds[,elements]"
 )
 
+COLUMNS = (Column("rows", 1, is_whole=True), Column("seconds", 0), Column("elements", 0))
+"""Numbers of a line of a file."""
 
 TERMS = 3
 """Terms of a line: a batch, each row, each element."""
@@ -181,7 +189,7 @@ def read_cost(text: str) -> BatchCost:
 
 
 def _of_file(path: Path) -> BatchCost:
-    lines = list(numbers_of_file(path, ("rows", "seconds", "elements"), 2))
+    lines = list(numbers_of_file(path, COLUMNS, 2))
     lengths = sorted({elements for *_, elements in lines if elements is not None})
     if not lengths:
         return TableCost((rows, seconds) for rows, seconds, _ in lines)

@@ -25,7 +25,13 @@ from typing import NamedTuple
 import numpy as np
 
 from batcher.app.simulation.distributions import CHUNK, Distribution, constant, read_distribution
-from batcher.app.simulation.reading import duration, number, numbers_of_file, split_pairs
+from batcher.app.simulation.reading import (
+    Column,
+    duration,
+    number,
+    numbers_of_file,
+    split_pairs,
+)
 from batcher.errors import ConfigError
 
 FORMS = (
@@ -34,7 +40,13 @@ FORMS = (
     "closed:8@0s..5s"
 )
 
-COLUMNS = ("seconds", "rows", "deadline", "level", "length", "length2", "length3")
+COLUMNS = (
+    Column("seconds"),
+    Column("rows", 1, is_whole=True),
+    Column("deadline", 0),
+    Column("level", 1, is_whole=True),
+    *(Column(name, 1, is_whole=True) for name in ("length", "length2", "length3")),
+)
 """Numbers of a line of a trace."""
 
 
@@ -215,7 +227,8 @@ def _read_trace(text: str, path: Path, known: dict[str, str], error: str) -> Ope
         raise ConfigError(error)
     lines = sorted(numbers_of_file(path, COLUMNS, 1), key=lambda line: float(line[0]))
     if not lines:
-        raise ConfigError(f"{path}: expected lines of {', '.join(COLUMNS)}; got an empty file")
+        names = ", ".join(column.name for column in COLUMNS)
+        raise ConfigError(f"{path}: expected lines of {names}; got an empty file")
     begin = lines[0][0]
     arrivals = [
         Arrival((time - begin) / speed, _whole(rows), deadline, _whole(level), _lengths(lengths))
@@ -225,12 +238,12 @@ def _read_trace(text: str, path: Path, known: dict[str, str], error: str) -> Ope
 
 
 def _whole(value: float | None) -> int | None:
-    return None if value is None else max(round(value), 1)
+    return None if value is None else int(value)
 
 
 def _lengths(values: list[float | None]) -> tuple[int, ...]:
     """Return the lengths that a line of a trace has, in the order of the axes."""
-    return tuple(max(round(value), 1) for value in values if value is not None)
+    return tuple(int(value) for value in values if value is not None)
 
 
 def _poisson(rate: float, random: np.random.Generator) -> Iterator[Arrival]:

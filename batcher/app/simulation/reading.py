@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
-from math import isfinite
+from collections.abc import Iterator, Sequence
+from math import inf, isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from batcher.errors import ConfigError
 
@@ -61,30 +61,62 @@ def split_pairs(text: str, error: str) -> list[tuple[str, str]]:
     return [(key.strip(), value.strip()) for key, _, value in pairs]
 
 
-def numbers_of_file(path: Path, names: tuple[str, ...], required: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the numbers called `names` of each line of `path`, None for one that is not there.
+class Column(NamedTuple):
+    """A number that lines of a file have.
 
-    The file is CSV, with a first line of names or in the order of `names`, or JSON lines: an object
-    or a list on each. Columns and members of other names are passed over.
+    Attributes:
+        name: name of the number.
+        least: the least that it may be.
+        is_whole: whether it counts something.
+    """
+
+    name: str
+    least: float = -inf
+    is_whole: bool = False
+
+    def check(self, value: float, place: str) -> None:
+        """Check a number of the line at `place`.
+
+        Raises:
+            ConfigError: the number is none of this column.
+        """
+        if value < self.least or (self.is_whole and value != int(value)):
+            kind = "whole number" if self.is_whole else "number"
+            raise ConfigError(
+                f"{place}: {self.name}: expected a {kind} of {self.least:g} or more; got {value:g}"
+            )
+
+
+def numbers_of_file(
+    path: Path, columns: Sequence[Column], required: int
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the numbers of each line of `path`, None for one that is not there.
+
+    The file is CSV, with a first line of names or in the order of `columns`, or JSON lines: an
+    object or a list on each. Columns and members of other names are passed over.
 
     Args:
         path: the file.
-        names: names of the numbers.
-        required: how many of the first names each line must have.
+        columns: the numbers of a line.
+        required: how many of the first of them each line must have.
 
     Raises:
         ConfigError: the file cannot be read, or a line has no such numbers.
     """
+    names = [column.name for column in columns]
     header = names
-    for place, line in _lines(path):
+    for index, (place, line) in enumerate(_lines(path)):
         fields = _fields(line, header, names)
-        if fields is None and place == 1:
-            header = tuple(name.strip() for name in line.split(","))
+        if fields is None and index == 0:
+            header = [name.strip() for name in _cells(line)]
             if set(names[:required]) <= set(header):
                 continue
         row = tuple((fields or {}).get(name) for name in names)
         if None in row[:required]:
             raise ConfigError(f"{path}:{place}: expected {', '.join(names)}; got {line[:80]!r}")
+        for column, value in zip(columns, row, strict=True):
+            if value is not None:
+                column.check(value, f"{path}:{place}")
         yield row
 
 
@@ -97,7 +129,15 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise ConfigError(f"{path}: cannot be read: {err}") from err
 
 
-def _fields(line: str, header: tuple[str, ...], names: tuple[str, ...]) -> dict[str, float] | None:
+def _cells(line: str) -> list[str]:
+    """Return the cells of a line of CSV; none of one that cannot be read."""
+    try:
+        return next(csv.reader([line], skipinitialspace=True))
+    except csv.Error:
+        return []
+
+
+def _fields(line: str, header: Sequence[str], names: Sequence[str]) -> dict[str, float] | None:
     """Return the numbers of a line called `names`; None if one of them is no number."""
     try:
         if line.lstrip().startswith(("{", "[")):
@@ -106,9 +146,12 @@ def _fields(line: str, header: tuple[str, ...], names: tuple[str, ...]) -> dict[
                 values.items() if isinstance(values, dict) else zip(header, values, strict=False)
             )
         else:
-            pairs = zip(header, next(csv.reader([line])), strict=False)
+            pairs = zip(header, _cells(line), strict=False)
         wanted = [pair for pair in pairs if pair[0] in names and pair[1] not in (None, "")]
+        if any(isinstance(value, bool) for _, value in wanted):
+            return None
         fields = {name: float(value) for name, value in wanted}
-    except (ValueError, TypeError):
+    # RecursionError: lists within lists, more than the reader of JSON takes
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
     return fields if all(isfinite(value) for value in fields.values()) else None

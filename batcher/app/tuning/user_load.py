@@ -109,7 +109,7 @@ def _is_access_log(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8") as file:
             first = json.loads(file.readline())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(first, dict) and {"time", "ms"} <= first.keys()
 
@@ -120,7 +120,7 @@ def access_log_load(path: Path, model: str) -> OpenLoad:
     Raises:
         ConfigError: there are none.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     times = sorted(time for line in lines if (time := _arrival(line, model)) is not None)
     if not times:
         raise ConfigError(
@@ -138,5 +138,5 @@ def _arrival(line: str, model: str) -> float | None:
         if fields["model"] != model or fields.get("method", "POST") != "POST":
             return None
         return datetime.fromisoformat(fields["time"]).timestamp() - float(fields["ms"]) / 1e3
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

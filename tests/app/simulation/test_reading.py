@@ -143,6 +143,7 @@ def test_a_trace_is_csv_or_lines_of_json_with_as_many_numbers_as_it_has(tmp_path
         "b.csv": "deadline,seconds,rows,level,model\n,12,3,,m\n0.5,10,1,2,m\n",
         "c.jsonl": '{"seconds":10,"rows":1,"deadline":0.5,"level":2}\n{"seconds":12,"rows":3}\n',
         "d.jsonl": "[10, 1, 0.5, 2]\n[12, 3, null]\n",
+        "e.csv": '\n"seconds", "rows","deadline","level"\n10,"1",0.5,2.0\n12,3,,\n',
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
@@ -185,7 +186,18 @@ def test_a_cost_may_count_the_elements_of_padded_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("1,2\nx,y\n", r"t.csv:2: expected seconds, rows"), ("", "got an empty file")],
+    [
+        ("1,2\nx,y\n", r"t.csv:2: expected seconds, rows"),
+        ("", "got an empty file"),
+        ("1,2\n2,-5\n", r"t.csv:2: rows: expected a whole number of 1 or more; got -5"),
+        ("seconds,length\n1,2.5\n", r"t.csv:2: length: expected a whole number .*; got 2.5"),
+        ("1,1,-3\n", r"t.csv:1: deadline: expected a number of 0 or more; got -3"),
+        ("1,1,1,0\n", r"t.csv:1: level: expected a whole number of 1 or more; got 0"),
+        ("[" * 100_000, r"t.csv:1: expected seconds, rows.*; got '\[\[\["),
+        ("[1, true]", r"t.csv:1: expected seconds, rows"),
+        ("[1, 1" + "0" * 400 + "]", r"t.csv:1: expected seconds, rows"),
+        ("1," + "1" * 200_000, r"t.csv:1: expected seconds, rows"),
+    ],
 )
 def test_a_wrong_trace_is_refused_with_the_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "t.csv").write_text(text)
