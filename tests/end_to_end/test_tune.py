@@ -86,6 +86,22 @@ def test_a_deadline_below_one_row_is_told_with_both_times(tmp_path: Path) -> Non
     assert "got 1 ms" in done.stderr
 
 
+@pytest.mark.long  # a model is loaded
+def test_a_model_that_fails_while_it_is_measured_is_told_by_its_own_name(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "words" / "1"
+    folder.mkdir(parents=True)
+    for name, text in WORDS.items():
+        fails = 'if len(inputs["ids"]) == 1: raise KeyError("no list of words")\n        return'
+        (folder / name).write_text(text.replace('return {"sum"', fails + ' {"sum"'))
+    config = tmp_path / "config.yaml"
+    config.write_text("model_repository: models\ndefaults: {warmup: false}\n")
+    done = run("tune", "words", "-c", str(config), "--clients", "8", "--time", "2s")
+    assert done.returncode == 1
+    assert "Error: model words/1: expected answers to 1 row; got an error: " in done.stderr
+    assert "no list of words" in done.stderr
+    assert "measured'" not in done.stderr
+
+
 def test_a_tuning_that_may_take_no_time_is_refused() -> None:
     done = run("tune", "digits", "--clients", "8", "--time", "0s")
     assert done.returncode == 1

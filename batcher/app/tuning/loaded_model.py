@@ -35,6 +35,7 @@ from batcher.app.tuning.subject import Changes, Subject
 from batcher.app.tuning.time_box import Note
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
+from batcher.core.error_text import message
 from batcher.core.padding import RaggedGroup
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import ModelSpec
@@ -49,9 +50,6 @@ enough where the present size is far too small; a second `batcher tune` begins a
 
 MOST_TIMEOUT_MS = 3_600_000
 """Deadline of a batch that is measured, where a load may take any time."""
-
-MEASURED = "measured"
-"""The model's name in the server that measures."""
 
 
 class LoadedModel:
@@ -70,6 +68,7 @@ class LoadedModel:
         """
         self.rows, self.words = padded_rows(version.spec, _sample(version), asked)
         self._version = version
+        self._title = f"model {version.spec.name}/{version.spec.version}"
         self._metrics = metrics
         self._instances = range(version.settings.instances)
         self._rows = cycle(self.rows)
@@ -113,9 +112,10 @@ class LoadedModel:
         try:
             return await self._run([row or next(self._rows) for _ in range(rows)])
         except BatcherError as err:
+            count = f"{rows} row{'s' * (rows != 1)}"
             raise ConfigError(
-                f"expected answers to {rows} rows; the model failed: {err}. See also `batcher "
-                "check --model`"
+                f"{self._title}: expected answers to {count}; got an error: {message(err)}. What "
+                "else may be wrong with the model says `batcher check --model`"
             ) from err
 
     async def _run(self, rows: list[Row]) -> float | None:
@@ -171,12 +171,13 @@ async def loaded(
         BatcherError: it cannot be loaded or sent anything.
     """
     loop = asyncio.get_running_loop()
-    settings = subject.settings({MEASURED: {**_openly(subject.present), **changes}})
+    name = subject.found.name
+    settings = subject.settings({name: {**_openly(subject.present), **changes}})
     service = make_service(settings, Path.cwd(), loop, reactor, lambda title, text: note(text))
     service.startService()
     try:
         await service.ready.asFuture(loop)
-        version = service.server.ready_model(MEASURED)
+        version = service.server.ready_model(name)
         metrics = service.server.metrics.model(version.spec.name, version.spec.version)
         yield LoadedModel(version, asked, metrics)
     finally:
