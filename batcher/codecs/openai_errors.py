@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from batcher.codecs.embeddings import MEMBERS
-from batcher.errors import QuotaExceeded, UnknownJob, UnknownModel
+from batcher.codecs.embeddings import MEMBERS, Embedder
+from batcher.errors import InvalidInput, QuotaExceeded, UnknownJob, UnknownModel
 
 PARAMETERS = frozenset(
     {
@@ -22,6 +22,19 @@ _CODES: dict[type[BaseException], str] = {
     UnknownJob: "not_found",  # a file, too
     QuotaExceeded: "rate_limit_exceeded",
 }
+
+
+def about_input(error: InvalidInput, embedder: Embedder) -> InvalidInput:
+    """Return the error of a request whose texts or ids a model refuses, by the name of OpenAI's.
+
+    The model's own `token_ids: expected ids below 30522; got 99999` names a tensor that no client
+    of this form knows.
+    """
+    text = str(error)
+    for tensor in (embedder.text, embedder.ids):
+        if tensor is not None:
+            text = text.removeprefix(f"input {tensor.name!r}: ").removeprefix(f"{tensor.name}: ")
+    return InvalidInput(f"input: {text}")
 
 
 def error_document(error: BaseException, status: int, code: str, text: str) -> dict[str, Any]:

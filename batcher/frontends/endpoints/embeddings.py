@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from batcher.codecs.content import Buffer
 from batcher.codecs.content_coding import plain_body
@@ -28,6 +29,7 @@ from batcher.codecs.heavy import (
     is_heavy_answer,
     is_heavy_wish,
 )
+from batcher.codecs.openai_errors import about_input
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.errors import InvalidInput, UnknownModel
 from batcher.frontends.endpoints.call import Call, Fields, Reply, answer_fields
@@ -50,6 +52,14 @@ from batcher.frontends.endpoints.routing import Route
 from batcher.frontends.endpoints.stage_wishes import wishes_of
 from batcher.serving.model_version import ModelVersion
 from batcher.serving.servable import Servable
+
+INPUTS_OF_A_TIMEOUT = 64
+"""Inputs of a call for which it has the time of one request: those of a batch.
+
+OpenAI's form has no deadline, and its clients wait for ten minutes. A call of 2,048 inputs runs as
+32 batches or more, and with the time of one request it would be refused where a batch takes a
+second: for its own size, and each time that it is sent again.
+"""
 
 _IDS = list_of(COUNT)
 _REQUEST = object_of(
@@ -172,16 +182,22 @@ class Embeddings:
                 f"model: expected a model that makes embeddings, of one input of texts and one "
                 f"output that is a vector of floats; got {servable.spec.name!r}"
             )
-        parameters = _parameters(call, servable)
+        parameters = _parameters(call, servable, len(wish.texts))
         inputs = inputs_for(wish, embedder)
         call.plan = EmbeddingsWriter(servable, wish.without_inputs(), embedder, parameters)
-        return servable.infer(inputs, parameters)
+        return servable.infer(inputs, parameters).addErrback(_named, embedder)
 
 
-def _parameters(call: Call, servable: Servable) -> Parameters:
-    """Return the parameters of `call`, with the deadline of a request that comes now."""
-    wishes = wishes_of(call.head, servable)
-    return servable.timed(wishes.parameters(client=client_of(call.peer)))
+def _parameters(call: Call, servable: Servable, inputs: int = 1) -> Parameters:
+    """Return the parameters of `call`, with the deadline of so many `inputs` that come now."""
+    deadline = servable.deadline(servable.timeout * -(-inputs // INPUTS_OF_A_TIMEOUT))
+    return wishes_of(call.head, servable).parameters(deadline, client=client_of(call.peer))
+
+
+def _named(failure: Failure, embedder: Embedder) -> Failure:
+    """Return the failure of a call; one about tensors of the `embedder` names the member."""
+    error = failure.value
+    return Failure(about_input(error, embedder)) if isinstance(error, InvalidInput) else failure
 
 
 def _embedders(engine: Engine) -> list[ModelVersion]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batcher.errors import ModelError
+from batcher.errors import InvalidInput, ModelError
 from batcher.frontends.endpoints import embeddings
 from tests.frontends.endpoints.conftest import MORE
 from tests.support.http import MemoryServer, ask, over_connection
@@ -159,6 +159,30 @@ def test_a_model_that_fails_must_not_be_asked_again(both: Both) -> None:
         "code": "model_error",
     }
     assert answer.header("x-should-retry") == "false"
+
+
+def test_ids_that_the_model_does_not_know_are_told_as_a_fault_of_the_input(both: Both) -> None:
+    def refusing(inputs: Any) -> Any:
+        raise InvalidInput(f"ids: expected ids below 100; got {inputs['ids'].max()}")
+
+    answer = posted(both, {"model": "words", "input": [7, 999]}, embedding(refusing))
+    assert answer.status == 400
+    assert error_of(answer)["param"] == "input"
+    assert error_of(answer)["message"] == "input: expected ids below 100; got 999"
+
+
+@pytest.mark.parametrize(("texts", "status"), [(64, 504), (2048, 200)])
+def test_a_large_call_has_the_time_of_as_many_requests_as_it_fills_batches(
+    texts: int, status: int
+) -> None:
+    server = MemoryServer(embedding())
+    client = server.connect("loop")
+    client.methods = ["POST"]
+    body = json.dumps({"model": "words", "input": ["a"] * texts}).encode()
+    client.send(ask(ROUTE, body, content_type="application/json"))
+    server.wait(31)  # more than timeout_ms
+    server.work()
+    assert [answer.status for answer in client.answers] == [status]
 
 
 def test_who_is_over_a_quota_reads_when_to_come_back() -> None:
