@@ -230,6 +230,13 @@ class _Fitting:
         if have.datatype is not want.datatype or not _may_fit(have.shape, want.shape):
             ours, theirs = want.describe(), have.describe()
             raise self._plan.error(key, f"expected {ours}; got {reference!r} of {theirs}")
+        sizes = zip(want.shape, have.shape, strict=True)
+        if have.is_ragged and any(size < 0 <= wanted for wanted, size in sizes):
+            raise self._plan.error(
+                key,
+                f"expected {want.describe()}; got {reference!r} of {have.describe()}, which is "
+                "ragged: its rows differ in the sizes of -1, where all rows need one size here",
+            )
         return not have.is_ragged and all(
             wanted in (-1, size) for wanted, size in zip(want.shape, have.shape, strict=True)
         )

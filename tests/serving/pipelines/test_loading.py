@@ -59,6 +59,10 @@ def test_an_output_that_the_model_does_not_have_is_named(two: Pipelines) -> None
         (tensor("y", "FP64"), "expected FP32[-1,4]; got 'first.y' of FP64[-1,4]"),
         (tensor("y", shape=(5,)), "expected FP32[-1,4]; got 'first.y' of FP32[-1,5]"),
         (tensor("y", shape=(2, 2)), "expected FP32[-1,4]; got 'first.y' of FP32[-1,2,2]"),
+        (
+            tensor("y", shape=(-1,), is_ragged=True),
+            "steps.1.inputs.x: expected FP32[-1,4]; got 'first.y' of FP32[-1,-1], which is ragged",
+        ),
     ],
 )
 def test_dtypes_and_shapes_must_go_together(tmp_path: Path, have: object, error: str) -> None:
