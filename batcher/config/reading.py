@@ -238,8 +238,10 @@ def _expected(problem: Any) -> str:
 
 
 def _got(problem: Any) -> str:
-    """Return the wrong value as text; of a value that is or holds a secret, only its type."""
+    """Return the wrong value as text; of one that is or holds a secret, or all, less."""
     key, value = problem["loc"], problem["input"]
+    if not key:  # of several settings that do not go together the whole file is the value
+        return "something else"
     # Below a quota's key stand its plain values; Pydantic marks the key itself with "[key]".
     is_public = key[:1] != (SECRETS,) or (len(key) > 2 and key[-1] != "[key]")
     is_shown = is_public and key[-1:] != ("secret",)

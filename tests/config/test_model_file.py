@@ -566,7 +566,8 @@ def test_an_output_that_may_hold_padding_says_whose_length_it_has(
     if is_prepared:
         file["prepared"] = [padded]
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(file))
-    with pytest.raises(ConfigError, match=r"`unpad: true` for output 'y'.*`ragged: true`"):
+    expected = r"`unpad: true` for output 'y'.*`ragged: true`.*; got something else$"
+    with pytest.raises(ConfigError, match=expected):
         load_model_definition("m", "1", tmp_path)
     for key in ("unpad", "ragged"):
         said = yaml.safe_dump(file | {"outputs": [output | {key: True}]})
