@@ -37,9 +37,7 @@ from batcher.models.sample import Sample
 
 
 def check_uneven_lengths(model: Model, largest: int, sample: Sample | None) -> None:
-    """Run two rows of unequal lengths, made of `sample` or else blank, and check the outputs.
-
-    One row alone, if the `largest` batch has no more.
+    """Check a batch of two rows of unequal lengths, or of one if the `largest` has no more.
 
     Raises:
         ModelContractError: an output cannot be cut, or holds padding.
@@ -52,8 +50,7 @@ def check_uneven_lengths(model: Model, largest: int, sample: Sample | None) -> N
         return
     padding = Padding(spec)
     batch = WarmupBatch(model, min(largest, 2), sample=sample)
-    inputs = batch.inputs()
-    if not isinstance(padding.group_of(inputs), RaggedGroup):
+    if not isinstance(padding.group_of(inputs := batch.inputs()), RaggedGroup):
         return
     own = padding.padded_lengths(padding.lengths_of(inputs))
     others = padding.other_lengths(own)

@@ -116,11 +116,9 @@ def warm_up(
         progress(f"warm-up skipped: {err}")
         return
     largest = model.largest(max_batch_size)
-    if rows_each > largest:
-        _run_in_pieces(model, rows_each, largest)
+    _run_in_pieces(model, rows_each, largest)
     check_lacking(model, _sizes_of(model, largest)[0], rows_each)
-    if model.spec.is_padded:
-        _run_uneven(model, largest, progress)
+    _run_uneven(model, largest, progress)
     _run_lengths(model, largest, max_elements, rows_each, progress)
     _tell_hints(model, progress)
 
@@ -180,6 +178,8 @@ def _run_uneven(model: CheckedModel, largest: int, progress: Progress) -> None:
 
     Inference thread.
     """
+    if not model.spec.is_padded:
+        return
     progress("warming up, rows of different lengths")
     try:
         with explained(min(largest, 2), length="rows of different lengths"):
@@ -334,6 +334,8 @@ def _run_in_pieces(model: CheckedModel, rows: int, largest: int) -> None:
 
     Inference thread.
     """
+    if rows <= largest:
+        return
     with explained(rows):
         batch = _batch(model, rows, rows)
         inputs = batch.inputs()

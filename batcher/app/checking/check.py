@@ -116,8 +116,7 @@ class _Check:
         rows = rows_of_sample(checked.sample, name, spec) if checked.sample else random_rows(spec)
         batches = BatchCheck(checked.model, findings, self._report, self._seconds)
         timings = batches.run(rows, checked.largest(self._settings.max_batch_size))
-        if not findings.has():
-            self._check_lengths(checked, checked.sample or rows.own[0])
+        self._check_lengths(checked, checked.sample or rows.own[0])
         if self._settings.warmup and not findings.has():
             self._warm_up(checked)
         if lone := _lone_sizes(spec, checked.model.preprocess is not None):
@@ -182,6 +181,8 @@ class _Check:
 
     def _check_lengths(self, checked: CheckedModel, sample: Sample) -> None:
         """Run rows of unequal lengths, also where the settings leave warm-up out."""
+        if self._findings.has():
+            return
         largest = checked.largest(self._settings.max_batch_size)
         try:
             check_uneven_lengths(checked.model, largest, sample)

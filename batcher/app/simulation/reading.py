@@ -93,12 +93,8 @@ def numbers_of_file(
     """Yield the numbers of each line of `path`, None for one that is not there.
 
     The file is CSV, with a first line of names or in the order of `columns`, or JSON lines: an
-    object or a list on each. Columns and members of other names are passed over.
-
-    Args:
-        path: the file.
-        columns: the numbers of a line.
-        required: how many of the first of them each line must have.
+    object or a list on each. Columns and members of other names are passed over. Each line must
+    have the first `required` of the `columns`.
 
     Raises:
         ConfigError: the file cannot be read, or a line has no such numbers.
@@ -114,10 +110,15 @@ def numbers_of_file(
         row = tuple((fields or {}).get(name) for name in names)
         if None in row[:required]:
             raise ConfigError(f"{path}:{place}: expected {', '.join(names)}; got {line[:80]!r}")
-        for column, value in zip(columns, row, strict=True):
-            if value is not None:
-                column.check(value, f"{path}:{place}")
+        _check(row, columns, f"{path}:{place}")
         yield row
+
+
+def _check(row: tuple[Any, ...], columns: Sequence[Column], place: str) -> None:
+    """Check the numbers of the line at `place`; raises ConfigError."""
+    for column, value in zip(columns, row, strict=True):
+        if value is not None:
+            column.check(value, place)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
