@@ -87,6 +87,12 @@ class ModelSettings(TrafficSettings):
             of their own.
         compile: `none` runs the model as it is; `aoti` compiles the model ahead of time to one
             native call, and runs the model as it is where that fails.
+        dtype: numbers that a model of PyTorch computes in: `bf16`, `fp16` or `fp32`; null leaves
+            them as the model has them. Inputs and outputs keep their declared types.
+        autocast: whether weights stay as they are, and each operator chooses between `dtype` and
+            FP32.
+        channels_last: whether pictures, and weights of convolutions, have channels as last axis
+            while a model of PyTorch computes.
         isolate: whether a batch that raised is run again in halves, until each failing request is
             alone.
         finite_outputs: whether a row with NaN or infinity in its outputs fails.
@@ -126,6 +132,9 @@ class ModelSettings(TrafficSettings):
     smaller_first_ms: MillisecondsOrNone = 0.0
     bulk_after_ms: Milliseconds = 1000.0
     compile: Literal["none", "aoti"] = "none"
+    dtype: Literal["bf16", "fp16", "fp32"] | None = None
+    autocast: bool = False
+    channels_last: bool = False
     isolate: bool = True
     finite_outputs: bool = False
     remember_failed_s: SecondsOrNone = 0.0
@@ -174,7 +183,8 @@ class ModelSettings(TrafficSettings):
             return "default_priority", f"1 to {levels}, a level", self.default_priority
         if too_big := [size for size in self.preferred_batch_sizes if size > most]:
             return "preferred_batch_sizes", f"at most max_batch_size ({most})", too_big
-        return self._scaling_contradiction() or super().contradiction()
+        own = self._scaling_contradiction() or self._device_contradiction()
+        return own or super().contradiction()
 
     def _scaling_contradiction(self) -> tuple[str, str, object] | None:
         """Return what contradicts `autoscale`, as `contradiction` does."""
@@ -187,6 +197,12 @@ class ModelSettings(TrafficSettings):
             return "autoscale", f"a min of at most its max ({scale.max})", scale.min
         if self.instances != 1:
             return "instances", "none beside `autoscale`, whose min and max say it", self.instances
+        return None
+
+    def _device_contradiction(self) -> tuple[str, str, object] | None:
+        """Return what contradicts how a module of PyTorch runs, as `contradiction` does."""
+        if self.autocast and self.dtype not in ("bf16", "fp16"):
+            return "autocast", "`dtype: bf16` or `dtype: fp16` beside it", f"dtype {self.dtype}"
         return None
 
     @property

@@ -34,6 +34,7 @@ from batcher.models.protocol import Model, Progress
 from batcher.models.reshaped import ReshapedModel, of_model
 from batcher.models.sample import sample_of
 from batcher.models.sized import SizedModel
+from batcher.models.unused_settings import unused_note
 from batcher.models.version_code.importing import import_from_folder
 from batcher.models.version_files import version_files
 from batcher.models.warmup import warm_up
@@ -201,7 +202,7 @@ def _load(
     if any(definition.reshapes):
         model = ReshapedModel(model, definition)
     checked = CheckedModel(model, settings.finite_outputs)
-    _tell_notes(checked, definition, settings.max_batch_size, progress)
+    _tell_notes(checked, definition, settings, progress)
     checked.sample = sample_of(definition, model.sample)
     return checked
 
@@ -224,11 +225,13 @@ def _import_for(definition: ModelDefinition, name: str) -> None:
 
 
 def _tell_notes(
-    model: CheckedModel, definition: ModelDefinition, max_batch_size: int, progress: Progress
+    model: CheckedModel, definition: ModelDefinition, settings: ModelSettings, progress: Progress
 ) -> None:
     """Report what loading has shown, and what no failure follows from. Inference thread."""
-    for note in (*definition.notes, *model.model.notes):
+    unused = unused_note(settings, definition.format)
+    for note in (*definition.notes, *model.model.notes, *([unused] if unused else [])):
         progress(f"note: {note}")
+    max_batch_size = settings.max_batch_size
     if model.largest(max_batch_size) < max_batch_size:
         progress(
             f"note: batches have at most {model.model.max_rows} rows, since the model takes no "

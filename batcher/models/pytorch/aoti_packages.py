@@ -35,7 +35,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.own_folder import cache_home, make_private
 from batcher.errors import ModelLoadError
 
-PACKAGE_SCHEME = 4
+PACKAGE_SCHEME = 5
 """The way in which packages are made. A change of that way increases this number, and with it every
 key, so that no package of the old way is used.
 """
@@ -129,7 +129,8 @@ def package_key(definition: ModelDefinition, settings: ModelSettings, device: to
     digest = hashlib.sha256()
     threads = settings.torch_threads or torch.get_num_threads()
     built = (torch.__version__, torch.version.git_version, sys.version_info[:2])
-    facts = (PACKAGE_SCHEME, *built, threads, *_machine(device))
+    numbers = settings.dtype, settings.autocast, settings.channels_last
+    facts = (PACKAGE_SCHEME, *built, threads, numbers, *_machine(device))
     digest.update(repr(facts).encode())
     for name, file in sorted(_files(definition)):
         digest.update(f"\n{name}\n{file_digest(file)}\n".encode())

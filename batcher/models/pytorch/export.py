@@ -30,6 +30,7 @@ from batcher.models.pytorch.batch_sizes import (
     sizes_of,
 )
 from batcher.models.pytorch.branches import branch_note
+from batcher.models.pytorch.comparing import comparison_inputs
 from batcher.models.pytorch.export_inputs import PlacedProgram, place_inputs, takes_in_order
 from batcher.models.pytorch.export_tensors import check_inputs, training_note
 from batcher.models.pytorch.module import TorchModule
@@ -83,8 +84,9 @@ class ExportModel(TorchModule):
         self.notes += tuple(filter(None, notes))
         if takes_in_order(program, placing.places):
             module: torch.nn.Module = program.module()
-            return module
-        return PlacedProgram(program, placing.places)
+        else:
+            module = PlacedProgram(program, placing.places)
+        return self.in_precision(self.with_weights(module))
 
     def fitted(self, module: Callable[..., Any]) -> Callable[..., Any]:
         """Return `module`, which takes batches of `sizes`, for batches of any size. Any thread."""
@@ -106,7 +108,7 @@ class ExportModel(TorchModule):
             return True
         try:
             with torch.inference_mode():
-                outputs = pytree.tree_leaves(module(*self._comparison_inputs(1)))
+                outputs = pytree.tree_leaves(module(*comparison_inputs(self.spec, 1, self._device)))
         # Whatever it is that a single row cannot do.
         except Exception:
             return False

@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,10 +33,15 @@ from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
 from batcher.models.pytorch import aoti
 from batcher.models.pytorch.aoti_packages import weights_digest
 from batcher.models.pytorch.autograd import batch_mode
+from batcher.models.pytorch.comparing import comparison_inputs, other_output, outputs_of
+from batcher.models.pytorch.precision import ROUNDING, InPrecision, precision_of
 from batcher.models.pytorch.prepared_inputs import PreparedInputs
 from batcher.models.pytorch.staging import PinnedStaging, Staging
-from batcher.models.pytorch.tensors import to_host, to_tensor, torch_dtype
+from batcher.models.pytorch.tensors import to_host, to_tensor
 from batcher.models.result_names import named_outputs
+
+Weighted = TypeVar("Weighted", bound=torch.nn.Module)
+Called = TypeVar("Called", bound=Callable[..., Any])
 
 
 class TorchModule(PlainModel, ABC):
@@ -51,6 +56,7 @@ class TorchModule(PlainModel, ABC):
         self._module: Callable[..., Any]
         self._input_specs = {tensor.name: tensor for tensor in self.spec.inputs}
         self._prepared: PreparedInputs | None = None
+        self._precision = precision_of(settings)
 
     @abstractmethod
     def read(self, device: torch.device) -> Callable[..., Any]:
@@ -71,6 +77,14 @@ class TorchModule(PlainModel, ABC):
             f"expected a model of format export or python to compile; got {self._definition.format}"
         )
 
+    def with_weights(self, module: Weighted) -> Weighted:
+        """Return `module` with its weights in the numbers of the settings. Any thread."""
+        return module if self._precision is None else self._precision.with_weights(module)
+
+    def in_precision(self, module: Called) -> Called | InPrecision:
+        """Return `module`, called with and returning what `model.yaml` declares. Any thread."""
+        return module if self._precision is None else self._precision.around(module, self.spec)
+
     def load(self, device: str) -> None:
         """Read the module and prepare the device. Inference thread."""
         # PyTorch keeps this number for each thread: it must be set on the thread that predicts.
@@ -84,7 +98,7 @@ class TorchModule(PlainModel, ABC):
         self._module = self.read(self._device)
         if self.preprocess is not None:
             assert isinstance(self._module, torch.nn.Module)
-            self._prepared = PreparedInputs(self._module, self.spec)
+            self._prepared = PreparedInputs(self._module, self.spec, self.in_precision)
         self._refuse_text()
 
     def _refuse_text(self) -> None:
@@ -176,34 +190,17 @@ class TorchModule(PlainModel, ABC):
 
         Inference thread.
         """
-        inputs = self._comparison_inputs(rows)
+        inputs = comparison_inputs(self.spec, rows, self._device)
+        tolerance = ROUNDING if self._precision is None else self._precision.tolerance
         with self._batch_mode():
-            expected, _ = named_outputs(self._module(*inputs), self.spec)
-            got, _ = named_outputs(compiled(*inputs), self.spec)
-        for name, value in expected.items():
-            if not torch.allclose(
-                got[name].double(), value.double(), rtol=1e-2, atol=1e-3, equal_nan=True
-            ):
-                raise aoti.UnusablePackage(
-                    f"output {name!r} of the compiled model differs from that of the model, {rows} "
-                    "rows"
-                )
-
-    def _comparison_inputs(self, rows: int) -> list[torch.Tensor]:
-        """Return `rows` rows of numbers, the same each time, in order.
-
-        Inputs of whole numbers are zeros: an index must not point outside of a table.
-
-        Inference thread.
-        """
-        generator = torch.Generator().manual_seed(rows)
-        inputs = []
-        for tensor in self.spec.inputs:
-            dtype, shape = torch_dtype(tensor), (rows, *tensor.shape)
-            is_float = dtype.is_floating_point
-            values = torch.randn(shape, generator=generator) if is_float else torch.zeros(shape)
-            inputs.append(values.to(dtype).to(self._device))
-        return inputs
+            expected, got = (
+                outputs_of(each, inputs, self.spec) for each in (self._module, compiled)
+            )
+            name = other_output(got, expected, tolerance)
+        if name:
+            raise aoti.UnusablePackage(
+                f"output {name!r} of the compiled model differs from that of the model, {rows} rows"
+            )
 
     def operators(self, inputs: Arrays) -> int:
         """Count the operators of a batch of `inputs`. Inference thread."""

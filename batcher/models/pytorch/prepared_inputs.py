@@ -13,6 +13,7 @@ the hook gives decide, by the rule of `input_order.py`:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,15 +26,24 @@ from batcher.models.pytorch.input_order import arrange, parameters_of_python
 class PreparedInputs:
     """Calls a module with the arrays that its `preprocess` has made. Inference thread."""
 
-    def __init__(self, module: torch.nn.Module, spec: ModelSpec) -> None:
-        """Read the parameters of `module`; `spec` names the inputs of its clients."""
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        spec: ModelSpec,
+        wrapped: Callable[[Callable[..., Any]], Callable[..., Any]],
+    ) -> None:
+        """Read the parameters of `module`; `spec` names the inputs of its clients.
+
+        `wrapped` returns a module, whose arguments are in order, as it is called.
+        """
         self._module = module
+        self._wrapped = wrapped
         self._model = spec.name
         self._inputs = [tensor.name for tensor in spec.inputs]
         self._parameters = parameters_of_python(module)
         self._names: tuple[str, ...] = ()
         self._order: list[str] = []
-        self._arranged = module
+        self._arranged: Callable[..., Any] = module
 
     def call(self, tensors: dict[str, torch.Tensor]) -> Any:
         """Call the module with `tensors`.
@@ -53,9 +63,8 @@ class PreparedInputs:
         """Work out how the module is called with arrays of `names`. Inference thread."""
         self._order = self._inputs if set(names) == set(self._inputs) else list(names)
         try:
-            self._arranged, _ = arrange(
-                self._module, self._parameters, self._order, "preprocess gives"
-            )
+            arranged, _ = arrange(self._module, self._parameters, self._order, "preprocess gives")
         except ModelLoadError as err:
             raise ModelContractError(f"model {self._model!r}: {err}") from err
+        self._arranged = self._wrapped(arranged)
         self._names = names

@@ -49,6 +49,7 @@ from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.tensors import to_host, without_values
 from batcher.models.pytorch.training import training_note
 from batcher.models.result_names import named_outputs
+from batcher.models.unused_settings import unused_note
 from batcher.models.version_code.importing import import_from_folder, is_in_folder
 
 
@@ -84,39 +85,38 @@ class PythonModule(TorchModule):
         self.sample = sample_attribute(module) if self.sample is None else self.sample
         self.notes = note_of_both(module, "forward")
         # What a hook makes has names of its own, which decide (`prepared_inputs.py`).
-        return module if self.preprocess is not None else self._arranged(module)
+        return module if self.preprocess is not None else self._called(module)
 
     def source(self, device: torch.device) -> torch.nn.Module:
         """Return the module with its weights, in evaluation mode, with the inputs in order.
 
         Any thread.
         """
-        return self._arranged(self._ready(device))
+        return self._called(self._ready(device))
 
     def training_note(self) -> str:
         """Return the note that parts of the module are in training mode. Inference thread."""
         return training_note(self._module)
 
-    def _arranged(self, module: torch.nn.Module) -> torch.nn.Module:
+    def _called(self, module: torch.nn.Module) -> torch.nn.Module:
         """Return `module` as it is called with the inputs in order. Raises ModelLoadError.
 
         Any thread.
         """
         arranged, note = arranged_for(self._definition, module, parameters_of_python(module))
         self.notes = (*note_of_both(module, "forward"), *((note,) if note else ()))
-        return arranged
+        return self.in_precision(arranged)
 
     def _ready(self, device: torch.device) -> torch.nn.Module:
         """Return the module with its weights, in evaluation mode. Any thread."""
-        module = self.make()
+        module: torch.nn.Module = self.make()
         if self._definition.weights is not None:
             weights = _weights(self._definition.weights, self._settings.trusted)
             _give(module, weights)
         _check_values(module)
         with suppress(NotImplementedError):  # a module that was exported is in its mode for good
             module.eval()
-        ready: torch.nn.Module = module.to(device)
-        return ready
+        return self.with_weights(module.to(device))
 
 
 class PythonModel(PlainModel, FreshMemory):
@@ -147,6 +147,7 @@ class PythonModel(PlainModel, FreshMemory):
         self._model = self.make()
         check_methods(self._model)
         self.notes = (*note_of_both(self._model, "predict"), *_notes_of_bits(self.spec))
+        self.notes += tuple(filter(None, [unused_note(self._settings, "a class with predict")]))
         if hasattr(self._model, "load"):
             check_load(self._model.load, self._model)
             check_returned(self._model.load(device), "load")
