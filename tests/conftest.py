@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.machinery import FileFinder, SourceFileLoader
 from pathlib import Path
 
@@ -86,6 +87,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     place = {file: number / len(computing) for number, file in enumerate(computing)}
     place |= {file: WAITING_END * number / len(waiting) for number, file in enumerate(waiting)}
     items.sort(key=lambda item: place[item.path.relative_to(ROOT).as_posix()])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none; PyTorch is imported for such tests alone."""
+    if item.get_closest_marker("cuda") and not import_module("torch").cuda.is_available():
+        pytest.skip("needs a GPU")
 
 
 @pytest.fixture(scope="module", autouse=True)

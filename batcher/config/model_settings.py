@@ -32,6 +32,16 @@ Devices = Annotated[
 ]
 
 
+def _graphs(value: object) -> object:
+    """Return a value of `cuda_graphs`. Of its two kinds each would say what the other lacks."""
+    if str(value).lower() not in ("true", "false", "auto"):
+        raise ValueError("true, false or auto")
+    return value
+
+
+Graphs = Annotated[bool | Literal["auto"], BeforeValidator(_graphs)]
+
+
 EAGER_POLICIES = ("eager", "slo")
 """Policies under which a free model takes what waits, but for clients that return."""
 
@@ -93,6 +103,9 @@ class ModelSettings(TrafficSettings):
             FP32.
         channels_last: whether pictures, and weights of convolutions, have channels as last axis
             while a model of PyTorch computes.
+        cuda_graphs: whether batches of a model of PyTorch run as CUDA graphs, each of one size out
+            of a few, and filled up to it; `auto` where that is faster. A model that cannot be
+            captured runs as it is, and the log says why.
         isolate: whether a batch that raised is run again in halves, until each failing request is
             alone.
         finite_outputs: whether a row with NaN or infinity in its outputs fails.
@@ -135,6 +148,7 @@ class ModelSettings(TrafficSettings):
     dtype: Literal["bf16", "fp16", "fp32"] | None = None
     autocast: bool = False
     channels_last: bool = False
+    cuda_graphs: Graphs = False
     isolate: bool = True
     finite_outputs: bool = False
     remember_failed_s: SecondsOrNone = 0.0

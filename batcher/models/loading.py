@@ -1,14 +1,14 @@
 """From a definition to a model that is loaded, compiled, warmed up and known to keep its contract.
 
-    definition -> make -> load -> compile (if set) -> wrap in CheckedModel -> warm up (if set)
+    definition -> make -> load -> compile, capture (if set) -> CheckedModel -> warm up (if set)
 
 One table says which module loads which format. The module is imported by its name when a model of
 that format is loaded, so `import batcher.models.loading` imports neither PyTorch nor onnxruntime: a
 server of ONNX models alone needs no PyTorch.
 
 Loading runs code of the model's author. Whatever that code raises becomes one ModelLoadError that
-names the model, its version and the reason. One failure is forgiven: a model that cannot be
-compiled is served as it is, and `progress` says why.
+names the model, its version and the reason. Two failures are forgiven: a model that cannot be
+compiled, or captured as CUDA graphs, is served as it is, and `progress` says why.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from batcher.core.error_text import message
 from batcher.core.git_pointers import FETCHING, pointers_among
 from batcher.core.installing import FORMAT_LIBRARIES, how_to_install
 from batcher.errors import BatcherError, ModelLoadError
+from batcher.models.capturing import capture
 from batcher.models.checked import CheckedModel
 from batcher.models.file_facts import unchanged
 from batcher.models.first_imports import imported
@@ -197,8 +198,11 @@ def _load(
         model.load(device)
     if settings.compile != "none":
         _compile(model, progress)
-    if definition.batch_sizes:
-        model = SizedModel(model, definition.batch_sizes)
+    sizes = definition.batch_sizes
+    if settings.cuda_graphs:
+        sizes = _capture(model, definition, settings, progress) or sizes
+    if sizes:
+        model = SizedModel(model, sizes)
     if any(definition.reshapes):
         model = ReshapedModel(model, definition)
     checked = CheckedModel(model, settings.finite_outputs)
@@ -247,6 +251,22 @@ def _compile(model: Model, progress: Progress) -> None:
     # Whatever stands in the compiler's way: the model itself is sound.
     except Exception as err:
         progress(f"not compiled: {reason_of(err)}. It is served as it is")
+
+
+def _capture(
+    model: Model, definition: ModelDefinition, settings: ModelSettings, progress: Progress
+) -> tuple[int, ...]:
+    """Capture a model as CUDA graphs, return their sizes; if that fails, the model stays as it is.
+
+    Inference thread.
+    """
+    try:
+        return capture(model, definition, settings, progress)
+    # Whatever stands in the way of a graph: the model itself is sound.
+    except Exception as err:
+        if settings.cuda_graphs != "auto" or _device(definition, settings) != "cpu":
+            progress(f"no CUDA graphs: {reason_of(err)}. It is served as it is")
+        return ()
 
 
 def _device(definition: ModelDefinition, settings: ModelSettings) -> str:

@@ -3,7 +3,7 @@
 Every format has a class that follows `Model`, in `pytorch/` or in `onnx.py`. The life of a model,
 all on the inference thread of its worker:
 
-    load ─► compile (if set) ─► for each batch: allocate the inputs ─► predict
+    load ─► compile, capture (if set) ─► for each batch: allocate the inputs ─► predict
 
 A worker calls a model through `CheckedModel` (`checked.py`), which checks every answer. The loop
 never touches a model: the worker gives the loop a `LoadedModel`, the few facts that the loop needs.
@@ -117,6 +117,21 @@ class Model(Protocol):
         Inference thread.
         """
 
+    def capture(
+        self, sizes: tuple[int, ...], example: Callable[[int], Arrays], progress: Progress
+    ) -> tuple[int, ...]:
+        """Capture batches of the loaded model as CUDA graphs; return their sizes, ascending.
+
+        None if graphs gain nothing. `sizes` are those that the model takes, ascending; none where
+        it takes all. `example` returns a batch of as many rows.
+
+        Raises:
+            ModelLoadError: the model cannot be captured; it runs as it did before.
+            Exception: whatever the model raises; likewise.
+
+        Inference thread.
+        """
+
     def operators(self, inputs: Arrays) -> int:
         """Return how many operators a batch of `inputs` takes; 0 if that is unknown.
 
@@ -174,6 +189,12 @@ class PlainModel:
         """
         got = self._definition.format
         raise ModelLoadError(f"expected a model of format export or python to compile; got {got}")
+
+    def capture(
+        self, sizes: tuple[int, ...], example: Callable[[int], Arrays], progress: Progress
+    ) -> tuple[int, ...]:
+        """Capture nothing: only modules of PyTorch can be; the log says so. Inference thread."""
+        return ()
 
     def training_note(self) -> str:
         """Return nothing: files of most formats are in their mode for good. Inference thread."""

@@ -86,7 +86,7 @@ class ExportModel(TorchModule):
             module: torch.nn.Module = program.module()
         else:
             module = PlacedProgram(program, placing.places)
-        return self.in_precision(self.with_weights(module))
+        return self.precision.around(self.precision.with_weights(module), self.spec)
 
     def fitted(self, module: Callable[..., Any]) -> Callable[..., Any]:
         """Return `module`, which takes batches of `sizes`, for batches of any size. Any thread."""

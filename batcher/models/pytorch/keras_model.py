@@ -130,7 +130,7 @@ class KerasModel(TorchModule):
             model = load_keras(self._definition.file, self._settings.trusted)
         with fitting_memory(self._definition.file):
             model.to(device)
-        self.with_weights(model.eval())
+        self.precision.with_weights(model.eval())
         self._check_names([tensor.name for tensor in model.inputs])
 
         def call(*tensors: torch.Tensor) -> Any:
@@ -138,7 +138,7 @@ class KerasModel(TorchModule):
             with keras.device(named):
                 return model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
 
-        return self.in_precision(call)
+        return self.precision.around(call, self.spec)
 
     def _check_names(self, known: list[str]) -> None:
         """Raise ModelLoadError if the inputs are not those of the model, in their order."""

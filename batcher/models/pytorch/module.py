@@ -10,7 +10,7 @@ The inference thread waits for the device once, at the end of the batch, and not
 the CPU arrays and tensors share their memory.
 
 `compile` replaces the module by a package of native code (`aoti.py`), after the package has given
-the same answers as the module.
+the same answers as the module. `capture` has batches replayed as CUDA graphs (`graphs.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,37 +26,42 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.core.spec import Array
+from batcher.core.spec import Array, ModelSpec
 from batcher.errors import ModelLoadError
 from batcher.models.output_arrays import output_arrays
-from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
+from batcher.models.protocol import Arrays, FreshMemory, Hook, PlainModel, Progress
 from batcher.models.pytorch import aoti
 from batcher.models.pytorch.aoti_packages import weights_digest
 from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.comparing import comparison_inputs, other_output, outputs_of
-from batcher.models.pytorch.precision import ROUNDING, InPrecision, precision_of
+from batcher.models.pytorch.gpu import Gpu, Stream, gpu_of
+from batcher.models.pytorch.graphs import Call, Graphs, ladder
+from batcher.models.pytorch.precision import precision_of
 from batcher.models.pytorch.prepared_inputs import PreparedInputs
 from batcher.models.pytorch.staging import PinnedStaging, Staging
 from batcher.models.pytorch.tensors import to_host, to_tensor
 from batcher.models.result_names import named_outputs
 
-Weighted = TypeVar("Weighted", bound=torch.nn.Module)
-Called = TypeVar("Called", bound=Callable[..., Any])
-
 
 class TorchModule(PlainModel, ABC):
-    """A module on one device, on CUDA in a stream of its own."""
+    """A module on one device, on CUDA in a stream of its own.
+
+    Attributes:
+        precision: numbers that the module computes in.
+        call: calls the module with the inputs of a batch, tensors on its device, by their names.
+    """
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
         """Remember what to load; nothing is read yet. Any thread."""
         super().__init__(definition, settings)
         self._staging: Staging = FreshMemory()
         self._device = torch.device("cpu")
-        self._stream: torch.cuda.Stream | None = None
+        self._gpu: Gpu | None = None
+        self._stream: Stream
         self._module: Callable[..., Any]
         self._input_specs = {tensor.name: tensor for tensor in self.spec.inputs}
-        self._prepared: PreparedInputs | None = None
-        self._precision = precision_of(settings)
+        self.call: Call
+        self.precision = precision_of(settings)
 
     @abstractmethod
     def read(self, device: torch.device) -> Callable[..., Any]:
@@ -77,48 +82,25 @@ class TorchModule(PlainModel, ABC):
             f"expected a model of format export or python to compile; got {self._definition.format}"
         )
 
-    def with_weights(self, module: Weighted) -> Weighted:
-        """Return `module` with its weights in the numbers of the settings. Any thread."""
-        return module if self._precision is None else self._precision.with_weights(module)
-
-    def in_precision(self, module: Called) -> Called | InPrecision:
-        """Return `module`, called with and returning what `model.yaml` declares. Any thread."""
-        return module if self._precision is None else self._precision.around(module, self.spec)
-
     def load(self, device: str) -> None:
         """Read the module and prepare the device. Inference thread."""
         # PyTorch keeps this number for each thread: it must be set on the thread that predicts.
         if self._settings.torch_threads is not None:
             torch.set_num_threads(self._settings.torch_threads)
         self._device = torch.device(device)
-        if self._device.type == "cuda":
+        self._gpu = gpu_of(self._device)
+        if self._gpu is not None:
             self._staging = PinnedStaging()
             self.own_buffers = True
-            self._stream = torch.cuda.Stream(self._device)
+            self._stream = self._gpu.stream()
         self._module = self.read(self._device)
         if self.preprocess is not None:
             assert isinstance(self._module, torch.nn.Module)
-            self._prepared = PreparedInputs(self._module, self.spec, self.in_precision)
-        self._refuse_text()
-
-    def _refuse_text(self) -> None:
-        """Check that no text reaches the module, and that the module need not return text.
-
-        Raises:
-            ModelLoadError: a tensor of the specification is BYTES, and no hook takes its place.
-
-        Inference thread.
-        """
-        for tensors, hook, name in (
-            (self.spec.inputs, self.preprocess, "preprocess"),
-            (self.spec.outputs, self.postprocess, "postprocess"),
-        ):
-            texts = [tensor.name for tensor in tensors if tensor.datatype.name == "BYTES"]
-            if texts and hook is None:
-                raise ModelLoadError(
-                    f"{texts[0]!r}: expected a dtype that PyTorch has; got BYTES. Give a module of "
-                    f"format python a `{name}` that works with the text"
-                )
+            # What a hook makes has names of its own, as `prepared_inputs.py` says.
+            self.call = PreparedInputs(self._module, self.spec, self.precision.around).call
+        else:
+            self.call = _in_order(self._module, self.spec)
+        _refuse_text(self.spec, self.preprocess, self.postprocess)
 
     def refuse_lacking(self, what: str) -> None:
         """Check that the model gets every input in every batch, as `what` needs it.
@@ -152,9 +134,9 @@ class TorchModule(PlainModel, ABC):
             )
         module = self._module
         weights = weights_digest(module) if isinstance(module, torch.nn.Module) else ""
-        rows = max(self._comparison_sizes())
-        wanted = aoti.Wanted(self._definition, self._settings, self._device, weights, rows)
+        wanted = aoti.Wanted(self._definition, self._settings, self._device, weights, self._largest)
         self._module = self.fitted(aoti.compiled_module(wanted, self._check_compiled, progress))
+        self.call = _in_order(self._module, self.spec)
         self.one_call = True
 
     def _check_compiled(self, compiled: Callable[..., Any]) -> None:
@@ -165,9 +147,18 @@ class TorchModule(PlainModel, ABC):
 
         Inference thread.
         """
-        fitted = self.fitted(compiled)
-        for rows in self._comparison_sizes():
-            self._compare(fitted, rows)
+        pair = (self._module, self.fitted(compiled))
+        # The compiler's example has 2 rows; 1 and the largest batch are the ends of the range.
+        for rows in sorted({1, min(2, self._largest), self._largest}):
+            inputs = comparison_inputs(self.spec, rows, self._device)
+            with self.batch_mode():
+                expected, got = (outputs_of(each, inputs, self.spec) for each in pair)
+                name = other_output(got, expected, self.precision.tolerance)
+            if name:
+                raise aoti.UnusablePackage(
+                    f"output {name!r} of the compiled model differs from that of the model, "
+                    f"{rows} rows"
+                )
 
     def fitted(self, module: Callable[..., Any]) -> Callable[..., Any]:
         """Return `module`, which takes what the source takes, for batches of any size.
@@ -176,31 +167,36 @@ class TorchModule(PlainModel, ABC):
         """
         return module
 
-    def _comparison_sizes(self) -> list[int]:
-        """Return the sizes of batches on which a compiled module is compared. Any thread."""
-        # The compiler's example has 2 rows; 1 and the largest batch are the ends of the range.
-        largest = min(self._settings.max_batch_size, self.max_rows or self._settings.max_batch_size)
-        return sorted({1, min(2, largest), largest})
+    @property
+    def _largest(self) -> int:
+        """The rows of the largest batch."""
+        most = self._settings.max_batch_size
+        return most if self.max_rows is None else min(most, self.max_rows)
 
-    def _compare(self, compiled: Callable[..., Any], rows: int) -> None:
-        """Check that `compiled` gives the outputs of the module on `rows` rows.
-
-        Raises:
-            UnusablePackage: an output differs by more than rounding explains.
-
-        Inference thread.
-        """
-        inputs = comparison_inputs(self.spec, rows, self._device)
-        tolerance = ROUNDING if self._precision is None else self._precision.tolerance
-        with self._batch_mode():
-            expected, got = (
-                outputs_of(each, inputs, self.spec) for each in (self._module, compiled)
-            )
-            name = other_output(got, expected, tolerance)
-        if name:
-            raise aoti.UnusablePackage(
-                f"output {name!r} of the compiled model differs from that of the model, {rows} rows"
-            )
+    def capture(
+        self, sizes: tuple[int, ...], example: Callable[[int], Arrays], progress: Progress
+    ) -> tuple[int, ...]:
+        """Capture a graph for each of `sizes`, or of a ladder; as in Model. Inference thread."""
+        if self._gpu is None:
+            raise ModelLoadError(f"expected `device: cuda`; got {self._device}")
+        if self._definition.gradients:
+            raise ModelLoadError("expected `gradients: false` in model.yaml; got true")
+        self.refuse_lacking("a graph")
+        sizes = sizes or ladder(self._largest)
+        sizes = tuple(size for size in sizes if size <= self._largest) or sizes[:1]
+        graphs = Graphs(self.call, self._gpu, self._stream, self.precision.tolerance)
+        with self.batch_mode(), self._gpu.on(self._stream):
+            # The largest first: it takes the memory that the others share.
+            for size in reversed(sizes):
+                progress(f"capturing a graph, batch size {size}")
+                graphs.capture(self._tensors(example(size)))
+            smallest = self._tensors(example(sizes[0]))
+            if self._settings.cuda_graphs == "auto" and not graphs.is_worthwhile(smallest):
+                progress("note: no CUDA graphs: kernels take longer here than to ask for them")
+                return ()
+        self.call = graphs.call
+        self.one_call = True
+        return sizes
 
     def operators(self, inputs: Arrays) -> int:
         """Count the operators of a batch of `inputs`. Inference thread."""
@@ -209,7 +205,7 @@ class TorchModule(PlainModel, ABC):
         if _is_compiled(self._module):
             return 0
         counter = _OperatorCounter()  # type: ignore[no-untyped-call]  # the base class has no types
-        with self._batch_mode():
+        with self.batch_mode():
             tensors = self._tensors(inputs)
             with counter:
                 self.call(tensors)
@@ -222,12 +218,12 @@ class TorchModule(PlainModel, ABC):
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run the module on one batch. Inference thread."""
         is_raw = self.postprocess is not None
-        with self._batch_mode(), self._on_stream():
+        with self.batch_mode(), self._gpu.on(self._stream) if self._gpu else nullcontext():
             result = self.call(self._tensors(inputs))
             outputs, left_out = named_outputs(result, self.spec, is_raw)
             # All copies are started before the first one is waited for.
             on_host = {name: to_host(value) for name, value in outputs.items()}
-            if self._stream is not None:
+            if self._gpu:
                 self._stream.synchronize()
             return output_arrays(on_host, self.spec, left_out, is_raw)
 
@@ -238,26 +234,45 @@ class TorchModule(PlainModel, ABC):
             for name, array in inputs.items()
         }
 
-    def call(self, tensors: dict[str, torch.Tensor]) -> Any:
-        """Call the module with the inputs in the order of the specification.
-
-        In the place of an optional input that is left out stands None.
-
-        A module with `preprocess` gets what the hook made, as `PreparedInputs` says.
-
-        Inference thread.
-        """
-        if self._prepared is not None:
-            return self._prepared.call(tensors)
-        return self._module(*(tensors.get(tensor.name) for tensor in self.spec.inputs))
-
-    def _batch_mode(self) -> AbstractContextManager[Any]:
+    def batch_mode(self) -> AbstractContextManager[Any]:
         """Return a context in which one batch runs. Inference thread."""
         return batch_mode(self._definition.gradients)
 
-    def _on_stream(self) -> AbstractContextManager[Any]:
-        """Return a context in which work goes to the model's own stream. Inference thread."""
-        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
+
+def _refuse_text(spec: ModelSpec, preprocess: Hook | None, postprocess: Hook | None) -> None:
+    """Check that no text reaches the module, and that the module need not return text.
+
+    Raises:
+        ModelLoadError: a tensor of the specification is BYTES, and no hook takes its place.
+
+    Inference thread.
+    """
+    for tensors, hook, name in (
+        (spec.inputs, preprocess, "preprocess"),
+        (spec.outputs, postprocess, "postprocess"),
+    ):
+        texts = [tensor.name for tensor in tensors if tensor.datatype.name == "BYTES"]
+        if texts and hook is None:
+            raise ModelLoadError(
+                f"{texts[0]!r}: expected a dtype that PyTorch has; got BYTES. Give a module of "
+                f"format python a `{name}` that works with the text"
+            )
+
+
+def _in_order(module: Callable[..., Any], spec: ModelSpec) -> Call:
+    """Return what calls `module` with inputs, given by their names, in the order of `spec`.
+
+    In the place of an optional input that is left out stands None. Knows nothing of the model: an
+    object that held on to itself would keep its memory until a collection.
+
+    Any thread.
+    """
+    names = [tensor.name for tensor in spec.inputs]
+
+    def call(tensors: dict[str, torch.Tensor]) -> Any:
+        return module(*[tensors.get(name) for name in names])
+
+    return call
 
 
 def _is_compiled(module: Callable[..., Any]) -> bool:

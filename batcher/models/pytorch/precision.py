@@ -40,11 +40,12 @@ class Tolerance(NamedTuple):
     atol: float
 
 
-ROUNDING = Tolerance(1e-2, 1e-3)
-ROUNDING_OF_HALVES = Tolerance(5e-2, 5e-2)
+_ROUNDING = Tolerance(1e-2, 1e-3)
+_ROUNDING_OF_HALVES = Tolerance(5e-2, 5e-2)
 """Of numbers with 8 bits (BF16) or 11 bits (FP16), through many layers."""
 
 Weighted = TypeVar("Weighted", bound=torch.nn.Module)
+Called = TypeVar("Called", bound=Callable[..., Any])
 
 
 class Precision(NamedTuple):
@@ -68,7 +69,7 @@ class Precision(NamedTuple):
     @property
     def tolerance(self) -> Tolerance:
         """How far two runs may differ."""
-        return ROUNDING if self.dtype in (None, torch.float32) else ROUNDING_OF_HALVES
+        return _ROUNDING if self.dtype in (None, torch.float32) else _ROUNDING_OF_HALVES
 
     def with_weights(self, module: Weighted) -> Weighted:
         """Return `module` with its weights in these numbers. Any thread."""
@@ -79,8 +80,10 @@ class Precision(NamedTuple):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
 
-    def around(self, module: Callable[..., Any], spec: ModelSpec) -> InPrecision:
+    def around(self, module: Called, spec: ModelSpec) -> Called | InPrecision:
         """Return `module`, whose weights are in these numbers, as clients call it. Any thread."""
+        if self.dtype is None and not self.channels_last:
+            return module
         aliases = {tensor.datatype.alias for tensor in spec.outputs}
         floats = {alias for alias in aliases if "float" in alias}
         return InPrecision(module, self, keeps=floats == {str(self.dtype).removeprefix("torch.")})
@@ -124,9 +127,7 @@ class InPrecision(torch.nn.Module):
         return tensor.float() if tensor.dtype is self._becomes else tensor
 
 
-def precision_of(settings: ModelSettings) -> Precision | None:
-    """Return the numbers that `settings` ask for; None if they ask for none. Any thread."""
+def precision_of(settings: ModelSettings) -> Precision:
+    """Return the numbers that `settings` ask for. Any thread."""
     dtype = _DTYPES[settings.dtype] if settings.dtype is not None else None
-    if dtype is None and not settings.channels_last:
-        return None
     return Precision(dtype, settings.autocast, settings.channels_last)

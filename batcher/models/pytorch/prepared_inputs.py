@@ -30,15 +30,15 @@ class PreparedInputs:
         self,
         module: torch.nn.Module,
         spec: ModelSpec,
-        wrapped: Callable[[Callable[..., Any]], Callable[..., Any]],
+        wrapped: Callable[[torch.nn.Module, ModelSpec], Callable[..., Any]],
     ) -> None:
         """Read the parameters of `module`; `spec` names the inputs of its clients.
 
-        `wrapped` returns a module, whose arguments are in order, as it is called.
+        `wrapped` returns a module of `spec`, whose arguments are in order, as it is called.
         """
         self._module = module
         self._wrapped = wrapped
-        self._model = spec.name
+        self._spec = spec
         self._inputs = [tensor.name for tensor in spec.inputs]
         self._parameters = parameters_of_python(module)
         self._names: tuple[str, ...] = ()
@@ -65,6 +65,6 @@ class PreparedInputs:
         try:
             arranged, _ = arrange(self._module, self._parameters, self._order, "preprocess gives")
         except ModelLoadError as err:
-            raise ModelContractError(f"model {self._model!r}: {err}") from err
-        self._arranged = self._wrapped(arranged)
+            raise ModelContractError(f"model {self._spec.name!r}: {err}") from err
+        self._arranged = self._wrapped(arranged, self._spec)
         self._names = names

@@ -105,7 +105,7 @@ class PythonModule(TorchModule):
         """
         arranged, note = arranged_for(self._definition, module, parameters_of_python(module))
         self.notes = (*note_of_both(module, "forward"), *((note,) if note else ()))
-        return self.in_precision(arranged)
+        return self.precision.around(arranged, self.spec)
 
     def _ready(self, device: torch.device) -> torch.nn.Module:
         """Return the module with its weights, in evaluation mode. Any thread."""
@@ -116,7 +116,7 @@ class PythonModule(TorchModule):
         _check_values(module)
         with suppress(NotImplementedError):  # a module that was exported is in its mode for good
             module.eval()
-        return self.with_weights(module.to(device))
+        return self.precision.with_weights(module.to(device))
 
 
 class PythonModel(PlainModel, FreshMemory):

@@ -29,10 +29,10 @@ class TorchScriptModel(TorchModule):
         Inference thread.
         """
         module = self._archived(device).eval()
-        frozen = torch.jit.freeze(self.with_weights(module))
+        frozen = torch.jit.freeze(self.precision.with_weights(module))
         arranged, note = arranged_for(self._definition, frozen, parameters_of_script(module))
         self.notes = (note,) if note else ()
-        return self.in_precision(arranged)
+        return self.precision.around(arranged, self.spec)
 
     def _archived(self, device: torch.device) -> torch.jit.ScriptModule:
         """Return the module in the archive, on `device`.

@@ -22,7 +22,7 @@ from tests.support.models import model_spec, tensor
 
 FLOAT = np.dtype("<f4")
 CPU = torch.device("cpu")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+needs_cuda = pytest.mark.cuda
 NETWORK = """
 class Model(torch.nn.Module):
     def __init__(self):
