@@ -41,6 +41,9 @@ def _graphs(value: object) -> object:
 
 Graphs = Annotated[bool | Literal["auto"], BeforeValidator(_graphs)]
 
+_WITH_GRAPHS = ("reduce-overhead", "max-autotune")
+"""Modes of `torch.compile` that make CUDA graphs of their own, which cannot be captured again."""
+
 
 EAGER_POLICIES = ("eager", "slo")
 """Policies under which a free model takes what waits, but for clients that return."""
@@ -96,7 +99,9 @@ class ModelSettings(TrafficSettings):
         bulk_after_ms: milliseconds without any other request after which bulk requests get batches
             of their own.
         compile: `none` runs the model as it is; `aoti` compiles the model ahead of time to one
-            native call, and runs the model as it is where that fails.
+            native call; `inductor` compiles the model as it runs (`torch.compile`), at warm-up. A
+            model that cannot be compiled runs as it is.
+        compile_mode: of `compile: inductor`: the `mode` of `torch.compile`.
         dtype: numbers that a model of PyTorch computes in: `bf16`, `fp16` or `fp32`; null leaves
             them as the model has them. Inputs and outputs keep their declared types.
         autocast: whether weights stay as they are, and each operator chooses between `dtype` and
@@ -144,7 +149,10 @@ class ModelSettings(TrafficSettings):
     ageing_ms: Milliseconds = 1000.0
     smaller_first_ms: MillisecondsOrNone = 0.0
     bulk_after_ms: Milliseconds = 1000.0
-    compile: Literal["none", "aoti"] = "none"
+    compile: Literal["none", "aoti", "inductor"] = "none"
+    compile_mode: Literal[
+        "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"
+    ] = "default"
     dtype: Literal["bf16", "fp16", "fp32"] | None = None
     autocast: bool = False
     channels_last: bool = False
@@ -217,6 +225,11 @@ class ModelSettings(TrafficSettings):
         """Return what contradicts how a module of PyTorch runs, as `contradiction` does."""
         if self.autocast and self.dtype not in ("bf16", "fp16"):
             return "autocast", "`dtype: bf16` or `dtype: fp16` beside it", f"dtype {self.dtype}"
+        if self.compile != "inductor" and self.compile_mode != "default":
+            return "compile_mode", "`compile: inductor` beside it", f"compile {self.compile}"
+        if self.cuda_graphs and self.compile_mode in _WITH_GRAPHS:
+            expected = "default or max-autotune-no-cudagraphs beside cuda_graphs"
+            return "compile_mode", expected, self.compile_mode
         return None
 
     @property

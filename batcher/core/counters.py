@@ -231,6 +231,7 @@ class ModelMetrics:
         failed_batches: batches that raised, or did not come back.
         failed_rows: rows that failed by themselves in batches that did not.
         out_of_memory: batches that did not fit into the memory of the device.
+        recompilations: times that a part of the model was compiled for a batch, after the load.
         real_elements: elements of rows in batches whose rows are padded.
         padded_elements: the same with the padding.
         statistics: numbers for the Open Inference Protocol.
@@ -254,6 +255,7 @@ class ModelMetrics:
         self.failed_batches = 0
         self.failed_rows = 0
         self.out_of_memory = 0
+        self.recompilations = 0
         self.real_elements = 0
         self.padded_elements = 0
         self.statistics = Statistics()

@@ -30,6 +30,7 @@ from batcher.models.capturing import capture
 from batcher.models.checked import CheckedModel
 from batcher.models.file_facts import unchanged
 from batcher.models.first_imports import imported
+from batcher.models.load_steps import LoadSteps
 from batcher.models.own_code import first_cause, with_place
 from batcher.models.protocol import Model, Progress
 from batcher.models.reshaped import ReshapedModel, of_model
@@ -81,10 +82,10 @@ def load_model(
 ) -> CheckedModel:
     """Load and warm up a model of `definition`, as `settings` say; `maker` as for `make_model`.
 
-    `progress` is called before each step, with the step in words. `sample` are rows by name, in the
-    place of a sample of the model's own. Raises ModelLoadError: the model cannot be loaded, or
-    fails on its warm-up; the text says which. Inference thread.
+    `progress` hears of each step in words. `sample` are rows by name, in place of the model's own.
+    Raises ModelLoadError: the load or the warm-up fails; the text says which. Inference thread.
     """
+    progress = steps = LoadSteps(progress)
     with _explained(definition, settings, "import"):
         progress("loading")
         model = make_model(of_model(definition), settings, maker)
@@ -94,9 +95,15 @@ def load_model(
     if settings.warmup and not _is_unknown(checked, definition, progress):
         with _explained(definition, settings, "warmup"):
             warm_up(checked, settings.max_batch_size, progress, settings.max_batch_elements)
+    _tell_training(checked, progress)
+    steps.are_over = True
+    return checked
+
+
+def _tell_training(checked: CheckedModel, progress: Progress) -> None:
+    """Report parts in training mode, known only after the first batch. Inference thread."""
     if note := checked.model.training_note():
         progress(f"note: {note}")
-    return checked
 
 
 def _is_unknown(checked: CheckedModel, definition: ModelDefinition, progress: Progress) -> bool:

@@ -43,7 +43,10 @@ class RemoteHook(ABC):
 
 
 Progress = Callable[[str], None]
-"""Takes a text that says which step of loading a model begins. Called on the inference thread."""
+"""Takes a text that says which step of loading a model begins. Called on the inference thread.
+
+Once the model is loaded, it hears of what is compiled for a batch; see `load_steps.py`.
+"""
 
 
 class PartialOutputs(dict[str, Array]):
@@ -109,7 +112,7 @@ class Model(Protocol):
         """Read the model onto `device` (`cpu`, `cuda:0`). Once, first of all. Inference thread."""
 
     def compile(self, progress: Progress) -> None:
-        """Compile the loaded model to one native call, and report each step to `progress`.
+        """Compile the loaded model as its settings say, and report each step to `progress`.
 
         Raises:
             ModelLoadError: the model cannot be compiled; it runs as it did before.

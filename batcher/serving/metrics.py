@@ -101,6 +101,11 @@ _COUNTS = (
         "out_of_memory",
     ),
     (
+        "batcher_recompilations",
+        "Times that a part of a model was compiled for a batch after warm-up.",
+        "recompilations",
+    ),
+    (
         "batcher_real_elements",
         "Elements of rows in batches whose rows are padded, without padding.",
         "real_elements",

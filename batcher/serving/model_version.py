@@ -30,6 +30,7 @@ from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.core.states import StateTable
 from batcher.core.waiters import Waiters
 from batcher.errors import Draining, ModelNotReady
+from batcher.models.load_steps import AFTER_LOAD
 from batcher.models.protocol import Arrays, LoadedModel
 from batcher.serving.assembly import Assembly
 from batcher.serving.caching.content import content_of
@@ -245,11 +246,14 @@ class ModelVersion(Servable):
         self._end(ModelState.STOPPED, "the server was stopped")
 
     def report(self, text: str) -> None:
-        """Hear what a worker does while it loads, in words."""
+        """Hear what a worker does while it loads, in words, and later what it compiles."""
         if self.state is ModelState.LOADING:
             if self._began is None:
                 self._began = self._seconds()
             self.detail = text
+            self._keeper.reported(self, text)
+        elif text.startswith(AFTER_LOAD):
+            self._metrics.model(self.spec.name, self.spec.version).recompilations += 1
             self._keeper.reported(self, text)
 
     def _end(self, state: ModelState, detail: str) -> None:

@@ -353,3 +353,16 @@ def test_what_a_version_says_while_it_loads_ends_no_look_up(serving: Serving) ->
     serving.loop.wait_for(version.start())
     assert epoch.over
     version.unload()
+
+
+def test_what_is_compiled_for_a_batch_is_told_and_counted_and_a_new_load_is_not(
+    serving: Serving,
+) -> None:
+    serving.add_ready()
+    version = serving.server.find("m")
+    told = len(serving.progress)
+    version.report("compiling, for inputs of [2, 4]")  # a worker that was started again
+    version.report("after the load: compiling, for inputs of [3, 4]")
+    assert serving.progress[told:] == [("m/1", "after the load: compiling, for inputs of [3, 4]")]
+    assert version.state is ModelState.READY
+    assert serving.server.metrics.model("m", "1").recompilations == 1

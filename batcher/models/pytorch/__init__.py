@@ -12,6 +12,7 @@ Each format is a subclass of `TorchModule`, but for Python classes with `predict
     gpu, graphs       what is asked of a GPU; `cuda_graphs`
     comparing         whether a compiled module, or a graph, answers as the module does
     precision         `dtype`, `autocast`, `channels_last`
+    inductor          `compile: inductor`
     input_order       which input is which parameter of `forward`
     staging, tensors  buffers for inputs; arrays to tensors and back
 """

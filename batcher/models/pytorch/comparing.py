@@ -9,7 +9,7 @@ import torch
 
 from batcher.core.spec import ModelSpec
 from batcher.models.pytorch.precision import Tolerance
-from batcher.models.pytorch.tensors import torch_dtype
+from batcher.models.pytorch.tensors import to_tensor, torch_dtype
 from batcher.models.result_names import named_outputs
 
 
@@ -26,7 +26,10 @@ def comparison_inputs(spec: ModelSpec, rows: int, device: torch.device) -> list[
         dtype, shape = torch_dtype(tensor), (rows, *tensor.shape)
         is_float = dtype.is_floating_point
         values = torch.randn(shape, generator=generator) if is_float else torch.zeros(shape)
-        inputs.append(values.to(dtype).to(device))
+        typed = values.to(dtype)
+        array = (typed.view(torch.uint16) if dtype is torch.bfloat16 else typed).numpy()
+        # As a batch of clients comes: what is compiled for one kind of tensor is not for another.
+        inputs.append(to_tensor(array, tensor, device))
     return inputs
 
 

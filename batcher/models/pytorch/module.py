@@ -10,7 +10,8 @@ The inference thread waits for the device once, at the end of the batch, and not
 the CPU arrays and tensors share their memory.
 
 `compile` replaces the module by a package of native code (`aoti.py`), after the package has given
-the same answers as the module. `capture` has batches replayed as CUDA graphs (`graphs.py`).
+the same answers as the module, or has it compiled as it runs (`inductor.py`). `capture` has batches
+replayed as CUDA graphs (`graphs.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.comparing import comparison_inputs, other_output, outputs_of
 from batcher.models.pytorch.gpu import Gpu, Stream, gpu_of
 from batcher.models.pytorch.graphs import Call, Graphs, ladder
+from batcher.models.pytorch.inductor import Inductor
 from batcher.models.pytorch.precision import precision_of
 from batcher.models.pytorch.prepared_inputs import PreparedInputs
 from batcher.models.pytorch.staging import PinnedStaging, Staging
@@ -62,6 +65,7 @@ class TorchModule(PlainModel, ABC):
         self._input_specs = {tensor.name: tensor for tensor in self.spec.inputs}
         self.call: Call
         self.precision = precision_of(settings)
+        self._compiles = False
 
     @abstractmethod
     def read(self, device: torch.device) -> Callable[..., Any]:
@@ -95,9 +99,7 @@ class TorchModule(PlainModel, ABC):
             self._stream = self._gpu.stream()
         self._module = self.read(self._device)
         if self.preprocess is not None:
-            assert isinstance(self._module, torch.nn.Module)
-            # What a hook makes has names of its own, as `prepared_inputs.py` says.
-            self.call = PreparedInputs(self._module, self.spec, self.precision.around).call
+            self.call = self._prepared(self.precision.around)
         else:
             self.call = _in_order(self._module, self.spec)
         _refuse_text(self.spec, self.preprocess, self.postprocess)
@@ -118,15 +120,18 @@ class TorchModule(PlainModel, ABC):
                 )
 
     def compile(self, progress: Progress) -> None:
-        """Compile the module to one native call, or take the package that is kept.
+        """Compile the module, ahead of time or as it runs.
 
         Raises:
             ModelLoadError: the module cannot be compiled. Native code does not check its inputs,
-                so their shapes must be known: no free axes but the batch, and no `preprocess`,
-                which may change the shapes.
+                so for `aoti` their shapes must be known: no free axes but the batch, and no
+                `preprocess`, which may change the shapes.
 
         Inference thread.
         """
+        if self._settings.compile == "inductor":
+            self._compile_as_it_runs(progress)
+            return
         self.refuse_lacking("compiled code")
         if self.preprocess is not None:
             raise ModelLoadError(
@@ -139,6 +144,31 @@ class TorchModule(PlainModel, ABC):
         self.call = _in_order(self._module, self.spec)
         self.one_call = True
 
+    def _compile_as_it_runs(self, progress: Progress) -> None:
+        """Have the module compiled by its first batches. Raises as `compile`. Inference thread."""
+        if type(self).source is TorchModule.source:
+            self.source(self._device)
+        compiler = partial(Inductor, mode=self._settings.compile_mode, progress=progress)
+        self._compiles = True
+        if self.preprocess is not None:
+            # What a hook makes is known only when the first batch has come.
+            around = self.precision.around
+            self.call = self._prepared(lambda module, spec: compiler(around(module, spec)))
+            return
+        compiled = compiler(self._module)
+        if not any(tensor.free_axes or tensor.may_lack for tensor in self.spec.inputs):
+            self._check_compiled(compiled)
+        self._module = compiled
+        self.call = _in_order(compiled, self.spec)
+
+    def _prepared(self, wrapped: Callable[..., Callable[..., Any]]) -> Call:
+        """Return what calls the module, `wrapped`, with what its hook makes. Inference thread.
+
+        What a hook makes has names of its own, as `prepared_inputs.py` says.
+        """
+        assert isinstance(self._module, torch.nn.Module)
+        return PreparedInputs(self._module, self.spec, wrapped).call
+
     def _check_compiled(self, compiled: Callable[..., Any]) -> None:
         """Check that `compiled` gives the outputs of the module.
 
@@ -150,8 +180,9 @@ class TorchModule(PlainModel, ABC):
         pair = (self._module, self.fitted(compiled))
         # The compiler's example has 2 rows; 1 and the largest batch are the ends of the range.
         for rows in sorted({1, min(2, self._largest), self._largest}):
-            inputs = comparison_inputs(self.spec, rows, self._device)
+            # Code that is compiled now is for tensors made in this mode.
             with self.batch_mode():
+                inputs = comparison_inputs(self.spec, rows, self._device)
                 expected, got = (outputs_of(each, inputs, self.spec) for each in pair)
                 name = other_output(got, expected, self.precision.tolerance)
             if name:
@@ -202,7 +233,7 @@ class TorchModule(PlainModel, ABC):
         """Count the operators of a batch of `inputs`. Inference thread."""
         if self.one_call:
             return 1
-        if _is_compiled(self._module):
+        if self._compiles or _is_compiled(self._module):
             return 0
         counter = _OperatorCounter()  # type: ignore[no-untyped-call]  # the base class has no types
         with self.batch_mode():
