@@ -111,6 +111,8 @@ class ModelSettings(TrafficSettings):
         cuda_graphs: whether batches of a model of PyTorch run as CUDA graphs, each of one size out
             of a few, and filled up to it; `auto` where that is faster. A model that cannot be
             captured runs as it is, and the log says why.
+        preprocess_on: where `preprocess` of a `torch.nn.Module` runs: `cpu`, for each request in
+            the pool; `device`, for a whole batch, on tensors there.
         isolate: whether a batch that raised is run again in halves, until each failing request is
             alone.
         finite_outputs: whether a row with NaN or infinity in its outputs fails.
@@ -157,6 +159,7 @@ class ModelSettings(TrafficSettings):
     autocast: bool = False
     channels_last: bool = False
     cuda_graphs: Graphs = False
+    preprocess_on: Literal["cpu", "device"] = "cpu"
     isolate: bool = True
     finite_outputs: bool = False
     remember_failed_s: SecondsOrNone = 0.0

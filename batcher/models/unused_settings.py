@@ -10,8 +10,8 @@ from batcher.config.model_settings import ModelSettings
 _MODULES = ("python", "torchscript", "export", "keras")
 """Formats whose models are modules of PyTorch, but for classes with `predict`."""
 
-_OF_MODULES = ("dtype", "autocast", "channels_last", "cuda_graphs")
-"""Settings of such models; each asks for something unless it is null, false or auto."""
+_OF_MODULES = ("dtype", "autocast", "channels_last", "cuda_graphs", "preprocess_on")
+"""Settings of such models; each asks for something unless it is null, false, auto or cpu."""
 
 
 def unused_note(settings: ModelSettings, kind: str) -> str:
@@ -19,7 +19,9 @@ def unused_note(settings: ModelSettings, kind: str) -> str:
 
     `kind` is a format, or says in words what the model is.
     """
-    names = [name for name in _OF_MODULES if getattr(settings, name) not in (None, False, "auto")]
+    names = [
+        name for name in _OF_MODULES if getattr(settings, name) not in (None, False, "auto", "cpu")
+    ]
     if not names or kind in _MODULES:
         return ""
     return f"expected a module of PyTorch for {', '.join(names)}; got {kind}, which runs as it is"

@@ -40,7 +40,7 @@ from batcher.models.pytorch.gpu import Gpu, Stream, gpu_of
 from batcher.models.pytorch.graphs import Call, Graphs, ladder
 from batcher.models.pytorch.inductor import Inductor
 from batcher.models.pytorch.precision import precision_of
-from batcher.models.pytorch.prepared_inputs import PreparedInputs
+from batcher.models.pytorch.prepared_inputs import OnDevice, PreparedInputs
 from batcher.models.pytorch.staging import PinnedStaging, Staging
 from batcher.models.pytorch.tensors import to_host, to_tensor
 from batcher.models.result_names import named_outputs
@@ -52,7 +52,10 @@ class TorchModule(PlainModel, ABC):
     Attributes:
         precision: numbers that the module computes in.
         call: calls the module with the inputs of a batch, tensors on its device, by their names.
+        device_hook: `preprocess` of the module where it runs on the device; else None.
     """
+
+    device_hook: Callable[[dict[str, torch.Tensor]], Any] | None = None
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
         """Remember what to load; nothing is read yet. Any thread."""
@@ -98,7 +101,7 @@ class TorchModule(PlainModel, ABC):
             self.own_buffers = True
             self._stream = self._gpu.stream()
         self._module = self.read(self._device)
-        if self.preprocess is not None:
+        if self.preprocess is not None or self.device_hook is not None:
             self.call = self._prepared(self.precision.around)
         else:
             self.call = _in_order(self._module, self.spec)
@@ -133,7 +136,7 @@ class TorchModule(PlainModel, ABC):
             self._compile_as_it_runs(progress)
             return
         self.refuse_lacking("compiled code")
-        if self.preprocess is not None:
+        if self.preprocess is not None or self.device_hook is not None:
             raise ModelLoadError(
                 "a module with preprocess may be given other inputs than its specification says"
             )
@@ -150,7 +153,7 @@ class TorchModule(PlainModel, ABC):
             self.source(self._device)
         compiler = partial(Inductor, mode=self._settings.compile_mode, progress=progress)
         self._compiles = True
-        if self.preprocess is not None:
+        if self.preprocess is not None or self.device_hook is not None:
             # What a hook makes is known only when the first batch has come.
             around = self.precision.around
             self.call = self._prepared(lambda module, spec: compiler(around(module, spec)))
@@ -167,7 +170,10 @@ class TorchModule(PlainModel, ABC):
         What a hook makes has names of its own, as `prepared_inputs.py` says.
         """
         assert isinstance(self._module, torch.nn.Module)
-        return PreparedInputs(self._module, self.spec, wrapped).call
+        call = PreparedInputs(self._module, self.spec, wrapped).call
+        if self.device_hook is None:
+            return call
+        return OnDevice(self.device_hook, call, self.spec.name).call
 
     def _check_compiled(self, compiled: Callable[..., Any]) -> None:
         """Check that `compiled` gives the outputs of the module.

@@ -13,7 +13,7 @@ the hook gives decide, by the rule of `input_order.py`:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -68,3 +68,40 @@ class PreparedInputs:
             raise ModelContractError(f"model {self._spec.name!r}: {err}") from err
         self._arranged = self._wrapped(arranged, self._spec)
         self._names = names
+
+
+class OnDevice:
+    """Runs `preprocess` of a module on a whole batch of tensors, on the device: `preprocess_on`."""
+
+    def __init__(
+        self, hook: Callable[[dict[str, torch.Tensor]], Any], call: Callable[..., Any], model: str
+    ) -> None:
+        """Hand what `hook` makes to `call`, which calls the module; `model` is its name."""
+        self._hook = hook
+        self._call = call
+        self._model = model
+
+    def call(self, tensors: dict[str, torch.Tensor]) -> Any:
+        """Call the module with what the hook makes of `tensors`.
+
+        Raises:
+            ModelContractError: that is not a mapping of tensors of as many rows.
+
+        Inference thread.
+        """
+        rows = len(next(iter(tensors.values())))
+        made = self._hook(tensors)
+        if not isinstance(made, Mapping) or not made:
+            raise self._wrong(rows, type(made).__name__)
+        for name, value in made.items():
+            if not isinstance(value, torch.Tensor):
+                raise self._wrong(rows, f"{name!r}, of class {type(value).__name__}")
+            if not value.ndim or len(value) != rows:
+                raise self._wrong(rows, f"{name!r} of shape {list(value.shape)}")
+        return self._call(dict(made))
+
+    def _wrong(self, rows: int, got: str) -> ModelContractError:
+        return ModelContractError(
+            f"model {self._model!r}: preprocess: expected tensors of {rows} rows by their names, "
+            f"since it runs on the device, for the whole batch (`preprocess_on`); got {got}"
+        )

@@ -80,12 +80,16 @@ class PythonModule(TorchModule):
                 f"{type(module).__name__}: expected a method `forward`, which PyTorch calls with a "
                 "batch; got none. A class with `predict` needs no torch.nn.Module as its base"
             )
-        self.preprocess = getattr(module, "preprocess", None)
+        hook = getattr(module, "preprocess", None)
+        if self._settings.preprocess_on == "device":
+            self.device_hook = hook
+        else:
+            self.preprocess = hook
         self.postprocess = getattr(module, "postprocess", None)
         self.sample = sample_attribute(module) if self.sample is None else self.sample
         self.notes = note_of_both(module, "forward")
         # What a hook makes has names of its own, which decide (`prepared_inputs.py`).
-        return module if self.preprocess is not None else self._called(module)
+        return module if hook is not None else self._called(module)
 
     def source(self, device: torch.device) -> torch.nn.Module:
         """Return the module with its weights, in evaluation mode, with the inputs in order.
