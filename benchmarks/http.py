@@ -14,10 +14,6 @@ if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
-import os
-import signal
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,7 +29,8 @@ from batcher.config.model_file import ModelDefinition
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from benchmarks.bare import bare_rate, example_row, load
 from benchmarks.h2load import require_h2load, run_h2load
-from benchmarks.reporting import ROOT, write_results
+from benchmarks.peers.running import running_peer
+from benchmarks.reporting import write_results
 from benchmarks.serving import MODELS, running_server
 from benchmarks.wrk import OCTETS, Measured, require_wrk, run_wrk
 
@@ -158,28 +155,11 @@ def running(server: str, model: str, **environment: str) -> Iterator[str]:
         with running_server(MODELS, *(("grpc_port=0",) if server == "grpc" else ())) as address:
             yield address + OURS[server].format(model)
         return
-    port = free_port()
-    arguments = (
-        ["--address", "127.0.0.1", "--port", str(port), "--timeout", "20000"]
-        if server == "mosec"
-        else [str(port)]
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"benchmarks.peers.{server}_server", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment, "PEER_MODEL": model},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(port)
+    with running_peer(server, model, **environment) as port:
         path = {"klein": OURS["batcher"].format(model), "bare_grpc": OURS["grpc"]}.get(
             server, "/inference"
         )
         yield f"http://127.0.0.1:{port}{path}"
-    finally:
-        process.send_signal(signal.SIGINT if server == "klein" else signal.SIGTERM)
-        process.wait(timeout=30)
 
 
 class Target(NamedTuple):
@@ -251,24 +231,6 @@ def answer(sent: Target) -> np.ndarray:
             return np.array(orjson.loads(body)["outputs"][0]["data"], np.float32)
         return np.frombuffer(body[json_length:], np.float32)
     raise SystemExit(f"{sent.url} does not answer")
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def wait_for(port: int, seconds: float = 30.0) -> None:
-    """Wait until somebody listens on `port`, for so many seconds at most."""
-    for _ in range(int(seconds / 0.1)):
-        with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise SystemExit(f"nothing listens on port {port}")
 
 
 if __name__ == "__main__":

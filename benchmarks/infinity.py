@@ -41,7 +41,7 @@ import orjson
 from numpy.typing import NDArray
 
 from benchmarks.embeddings import prose
-from benchmarks.http import free_port, wait_for
+from benchmarks.peers.running import free_port, wait_for
 from benchmarks.reporting import ROOT, write_results
 from benchmarks.serving import server_process
 

@@ -8,7 +8,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from benchmarks.peers.models import chosen_model
+from benchmarks.peers.models import INPUT, chosen_model
 
 app = FastAPI()
 run = chosen_model()
@@ -17,7 +17,7 @@ run = chosen_model()
 @app.post("/inference")
 async def infer(request: Request) -> Response:
     """Run the one row in the body, on the event loop."""
-    row = np.frombuffer(bytearray(await request.body()), np.float32)[np.newaxis]
+    row = np.frombuffer(bytearray(await request.body()), INPUT)[np.newaxis]
     return Response(run(row).tobytes(), media_type="application/octet-stream")
 
 

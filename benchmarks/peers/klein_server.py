@@ -20,7 +20,7 @@ from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.klein_app import klein_site
 from batcher.serving.repository.repository import ModelRepository
-from benchmarks.peers.models import CLASSES, MODELS
+from benchmarks.peers.models import MODELS, NAMES
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     settings = ServerSettings()
     sys.setswitchinterval(0.0002)
     server = ModelServer(reactor, reactor.callFromThread, settings)
-    for name in CLASSES:
+    for name in NAMES:
         server.add(
             load_model_definition(name, "1", MODELS / name / "1"), ModelSettings(torch_threads=1)
         )

@@ -10,7 +10,7 @@ import os
 import numpy as np
 from mosec import Server, Worker
 
-from benchmarks.peers.models import chosen_model
+from benchmarks.peers.models import INPUT, chosen_model
 
 BATCH, WAIT_MS = int(os.environ.get("PEER_BATCH", "64")), int(os.environ.get("PEER_WAIT_MS", "5"))
 
@@ -26,7 +26,7 @@ class Model(Worker):
 
     def deserialize(self, data: bytes) -> np.ndarray:
         """Return the row in a body."""
-        return np.frombuffer(data, np.float32)
+        return np.frombuffer(data, INPUT)
 
     def serialize(self, data: np.ndarray) -> bytes:
         """Return a row as a body."""
