@@ -10,7 +10,7 @@ INSTALL := -m pip install --no-compile --disable-pip-version-check
 # Quiet twice: warnings would bury the lines that say what takes minutes; errors are shown.
 PIP := $(BIN)/python $(INSTALL) --quiet --quiet -c constraints.txt
 
-.PHONY: serve test test-python integration kinds models chaos soak lint bench docs reference clients tools stores minilm proto clean
+.PHONY: serve test test-python integration kinds models chaos soak lint bench gpu docs reference clients tools stores minilm proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
@@ -63,6 +63,11 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.serve
 	$(BIN)/python benchmarks/ceiling.py
 	$(BIN)/python benchmarks/fixed_cost.py
+
+# What a GPU shows, with the Python that brings a PyTorch for it; GPU_ARGS="--only http", or --dry. Not in .venv: bare machines have none.
+GPU_ARGS ?=
+gpu:
+	PYTHON=$(PYTHON) benchmarks/gpu/run.sh $(GPU_ARGS)
 
 # A site of docs/ in build/site. Fails on a dead link, and on a page that would load something from a foreign server.
 docs: $(VENV)/.docs

@@ -39,23 +39,30 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write_results(name: str, title: str, rows: Sequence[Row], remarks: Sequence[str] = ()) -> str:
-    """Write `rows` as `results/NAME.json` and `results/NAME.md`, and return the table.
+def write_results(
+    name: str,
+    title: str,
+    rows: Sequence[Row],
+    remarks: Sequence[str] = (),
+    folder: Path = RESULTS,
+) -> str:
+    """Write `rows` as `NAME.json` and `NAME.md` into `folder`, and return the table.
 
     Args:
         name: of the files, without an ending.
         title: what was measured, in a line.
         rows: one mapping of column to value a row; all with the same columns.
         remarks: sentences below the table.
+        folder: of the files; another one than that of the results for a run that is none.
     """
-    RESULTS.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     about = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command(),
         "machine": machine(),
     }
     document = {"title": title, **about, "rows": list(rows), "remarks": list(remarks)}
-    (RESULTS / f"{name}.json").write_bytes(
+    (folder / f"{name}.json").write_bytes(
         orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
     )
     facts = ", ".join(
@@ -64,7 +71,7 @@ def write_results(name: str, title: str, rows: Sequence[Row], remarks: Sequence[
     text = f"# {title}\n\n{about['date']}, `{about['command']}`, {facts}.\n\n{table(rows)}\n"
     if remarks:
         text += "\n" + "\n".join(f"- {remark}" for remark in remarks) + "\n"
-    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
     return text
 
 

@@ -1,0 +1,1 @@
+"""What a GPU must show, as one run of some minutes: `make gpu`."""
