@@ -100,7 +100,9 @@ class TorchModule(PlainModel, ABC):
             self._staging = PinnedStaging()
             self.own_buffers = True
             self._stream = self._gpu.stream()
-        self._module = self.read(self._device)
+        # Weights are cast there too: another stream would not wait for that.
+        with self._on_stream():
+            self._module = self.read(self._device)
         if self.preprocess is not None or self.device_hook is not None:
             self.call = self._prepared(self.precision.around)
         else:
@@ -152,17 +154,17 @@ class TorchModule(PlainModel, ABC):
         if type(self).source is TorchModule.source:
             self.source(self._device)
         compiler = partial(Inductor, mode=self._settings.compile_mode, progress=progress)
-        self._compiles = True
         if self.preprocess is not None or self.device_hook is not None:
             # What a hook makes is known only when the first batch has come.
             around = self.precision.around
             self.call = self._prepared(lambda module, spec: compiler(around(module, spec)))
-            return
-        compiled = compiler(self._module)
-        if not any(tensor.free_axes or tensor.may_lack for tensor in self.spec.inputs):
-            self._check_compiled(compiled)
-        self._module = compiled
-        self.call = _in_order(compiled, self.spec)
+        else:
+            compiled = compiler(self._module)
+            if not any(tensor.free_axes or tensor.may_lack for tensor in self.spec.inputs):
+                self._check_compiled(compiled)
+            self._module = compiled
+            self.call = _in_order(compiled, self.spec)
+        self._compiles = True
 
     def _prepared(self, wrapped: Callable[..., Callable[..., Any]]) -> Call:
         """Return what calls the module, `wrapped`, with what its hook makes. Inference thread.
@@ -187,7 +189,7 @@ class TorchModule(PlainModel, ABC):
         # The compiler's example has 2 rows; 1 and the largest batch are the ends of the range.
         for rows in sorted({1, min(2, self._largest), self._largest}):
             # Code that is compiled now is for tensors made in this mode.
-            with self.batch_mode():
+            with self._batch_mode(), self._on_stream():
                 inputs = comparison_inputs(self.spec, rows, self._device)
                 expected, got = (outputs_of(each, inputs, self.spec) for each in pair)
                 name = other_output(got, expected, self.precision.tolerance)
@@ -222,7 +224,7 @@ class TorchModule(PlainModel, ABC):
         sizes = sizes or ladder(self._largest)
         sizes = tuple(size for size in sizes if size <= self._largest) or sizes[:1]
         graphs = Graphs(self.call, self._gpu, self._stream, self.precision.tolerance)
-        with self.batch_mode(), self._gpu.on(self._stream):
+        with self._batch_mode(), self._on_stream():
             # The largest first: it takes the memory that the others share.
             for size in reversed(sizes):
                 progress(f"capturing a graph, batch size {size}")
@@ -242,7 +244,7 @@ class TorchModule(PlainModel, ABC):
         if self._compiles or _is_compiled(self._module):
             return 0
         counter = _OperatorCounter()  # type: ignore[no-untyped-call]  # the base class has no types
-        with self.batch_mode():
+        with self._batch_mode(), self._on_stream():
             tensors = self._tensors(inputs)
             with counter:
                 self.call(tensors)
@@ -255,12 +257,12 @@ class TorchModule(PlainModel, ABC):
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run the module on one batch. Inference thread."""
         is_raw = self.postprocess is not None
-        with self.batch_mode(), self._gpu.on(self._stream) if self._gpu else nullcontext():
+        with self._batch_mode(), self._on_stream():
             result = self.call(self._tensors(inputs))
             outputs, left_out = named_outputs(result, self.spec, is_raw)
             # All copies are started before the first one is waited for.
             on_host = {name: to_host(value) for name, value in outputs.items()}
-            if self._gpu:
+            if self._gpu is not None:
                 self._stream.synchronize()
             return output_arrays(on_host, self.spec, left_out, is_raw)
 
@@ -271,9 +273,13 @@ class TorchModule(PlainModel, ABC):
             for name, array in inputs.items()
         }
 
-    def batch_mode(self) -> AbstractContextManager[Any]:
+    def _batch_mode(self) -> AbstractContextManager[Any]:
         """Return a context in which one batch runs. Inference thread."""
         return batch_mode(self._definition.gradients)
+
+    def _on_stream(self) -> AbstractContextManager[Any]:
+        """Return a context in which work goes to the model's own stream. Inference thread."""
+        return self._gpu.on(self._stream) if self._gpu is not None else nullcontext()
 
 
 def _refuse_text(spec: ModelSpec, preprocess: Hook | None, postprocess: Hook | None) -> None:

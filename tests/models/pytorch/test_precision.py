@@ -14,6 +14,8 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.models.pytorch.aoti_packages import package_key
 from batcher.models.pytorch.precision import InPrecision
+from tests.support.fake_gpu import FakeGpu
+from tests.support.fake_gpu import gpu as gpu
 from tests.support.model_folders import Folders, answers, floats
 
 NETWORK = """
@@ -88,6 +90,20 @@ def test_a_module_computes_in_its_dtype_and_clients_see_what_is_declared(
     assert found.dtype == np.dtype("<f4")
     assert not np.array_equal(found, expected)
     np.testing.assert_allclose(found, expected, rtol=5e-2, atol=5e-2)
+
+
+def test_weights_are_cast_in_the_stream_of_the_batches_which_so_come_after_it(
+    folders: Folders, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams, to = set(), torch.nn.Module.to
+
+    def noted(module: torch.nn.Module, *args: Any, **more: Any) -> torch.nn.Module:
+        streams.add(gpu.current)
+        return to(module, *args, **more)
+
+    monkeypatch.setattr(torch.nn.Module, "to", noted)
+    folders.load(folders.python(NETWORK), dtype="bf16")
+    assert streams == {"stream 1"}
 
 
 @pytest.mark.parametrize("kind", ["export", "torchscript"])
