@@ -7,7 +7,7 @@ captured, kernels are noted and not run; a replay runs all of them by one call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -77,16 +77,33 @@ class Cuda:
         """Record what `run` asks of `stream`. All graphs share one pool of memory.
 
         They may: only one of a model runs at a time, and its results are copied before the next.
+        A process may capture one graph at a time, which holds since its models load one by one.
 
         Inference thread.
         """
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # Other models may use the device meanwhile: what counts is what this thread does.
-        with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
-            result = run()
+        try:
+            # Other models may use the device meanwhile: what counts is what this thread does.
+            with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
+                result = run()
+        except BaseException:
+            self._end_failed()
+            raise
         return graph, result
+
+    def _end_failed(self) -> None:
+        """Have PyTorch's allocator know that a capture is over, though it failed.
+
+        Before 2.13 PyTorch forgot to, and from then on no memory could be given back: every later
+        capture in the process failed, and every batch that was short of memory. Inference thread.
+        """
+        pool = self._device.index, self._pool
+        # Newer versions have ended the capture already, and refuse to do so again.
+        with suppress(AttributeError, RuntimeError):
+            torch._C._cuda_endAllocateToPool(*pool)
+            torch._C._cuda_releasePool(*pool)
 
     def seconds(self, stream: torch.cuda.Stream, run: Callable[[], object]) -> float:
         """Return how long `run` takes, until the device is done. Inference thread."""

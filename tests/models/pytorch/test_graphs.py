@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
@@ -207,3 +208,6 @@ def test_on_cuda_a_module_that_waits_for_the_device_runs_as_it_is(folders: Folde
     assert any(step.startswith("no CUDA graphs") for step in folders.progress)
     ones = np.ones((2, 4), "<f4")
     np.testing.assert_allclose(answers(checked, x=ones)["y"], ones * 8)
+    # a capture that failed leaves no trace: memory is given back, and the next model has graphs
+    torch.cuda.empty_cache()
+    assert folders.load(network(folders), device="cuda:0", cuda_graphs=True).loaded().one_call
