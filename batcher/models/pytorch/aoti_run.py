@@ -159,8 +159,9 @@ def _last_error(library: ctypes.CDLL) -> str:
 
 
 def _run_function(library: ctypes.CDLL) -> ctypes._FuncPointer:
-    """Return the function that runs a batch. Inference thread."""
-    run = library.AOTInductorModelContainerRun
+    """Return the function that runs a batch, for one thread. Inference thread."""
+    # The one for several threads asks whether the last batch has ended: no graph can record that.
+    run = library.AOTInductorModelContainerRunSingleThreaded
     # The last two: the CUDA stream, and a proxy executor for operators that are not compiled.
     run.argtypes = [
         ctypes.c_void_p,
