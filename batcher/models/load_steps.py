@@ -13,6 +13,9 @@ from batcher.models.protocol import Progress
 AFTER_LOAD: Final = "after the load: "
 """The beginning of what a model tells once it is loaded."""
 
+COMPILING: Final = "compiling"
+"""The beginning of what a model tells when a part of it is compiled."""
+
 
 class LoadSteps:
     """Hands what a model tells to `progress`; inference thread.

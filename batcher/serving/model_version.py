@@ -30,7 +30,7 @@ from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.core.states import StateTable
 from batcher.core.waiters import Waiters
 from batcher.errors import Draining, ModelNotReady
-from batcher.models.load_steps import AFTER_LOAD
+from batcher.models.load_steps import AFTER_LOAD, COMPILING
 from batcher.models.protocol import Arrays, LoadedModel
 from batcher.serving.assembly import Assembly
 from batcher.serving.caching.content import content_of
@@ -253,7 +253,8 @@ class ModelVersion(Servable):
             self.detail = text
             self._keeper.reported(self, text)
         elif text.startswith(AFTER_LOAD):
-            self._metrics.model(self.spec.name, self.spec.version).recompilations += 1
+            if text.startswith(AFTER_LOAD + COMPILING):
+                self._metrics.model(self.spec.name, self.spec.version).recompilations += 1
             self._keeper.reported(self, text)
 
     def _end(self, state: ModelState, detail: str) -> None:

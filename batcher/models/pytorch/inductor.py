@@ -9,6 +9,9 @@ changes becomes free, so that warm-up ends with code for any number of rows:
 
 Compiling takes seconds. `progress` hears of every time: while the model loads, as of any step, and
 later because a client waits for it.
+
+A module that cannot be compiled for its first batch runs as it is. Where the compiler fails later,
+on the second size or on a client's batch, that part of the module runs as it is.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import torch
 
 from batcher.core.error_text import summary
 from batcher.core.own_folder import cache_home, make_private
+from batcher.models.load_steps import COMPILING
 from batcher.models.protocol import Progress
 
 MAX_SHAPES = 4
@@ -29,7 +33,7 @@ MAX_SHAPES = 4
 
 
 class Inductor:
-    """A module that is compiled as it runs. A module that cannot be compiled runs as it is."""
+    """A module that is compiled as it runs, as far as it can be."""
 
     def __init__(self, module: Callable[..., Any], mode: str, progress: Progress) -> None:
         """Compile `module` with its first batch, in a `mode` of `torch.compile`. Inference thread.
@@ -74,9 +78,14 @@ class Inductor:
         # Parameters come as inputs too.
         own = [each for each in tensors if not isinstance(each, torch.nn.Parameter)]
         shapes = ", ".join(str(list(each.shape)) for each in own[:MAX_SHAPES])
-        self._progress(f"compiling, for inputs of {shapes or 'no shape'}")
+        self._progress(f"{COMPILING}, for inputs of {shapes or 'no shape'}")
         compiler = import_module("torch._inductor.compile_fx")
-        compiled: Callable[..., Any] = compiler.compile_fx(
-            graph, inputs, config_patches=self._options
-        )
+        compiled: Callable[..., Any]
+        try:
+            compiled = compiler.compile_fx(graph, inputs, config_patches=self._options)
+        except Exception as err:
+            if self._call == self._first:
+                raise
+            self._progress(f"not compiled: {summary(err)}. This part runs as it is")
+            compiled = graph.forward
         return compiled

@@ -105,6 +105,24 @@ def test_a_model_that_cannot_be_compiled_runs_as_it_is(
     assert any("no compiler here" in step for step in folders.progress)
 
 
+def test_a_client_gets_an_answer_where_the_compiler_fails_on_a_later_batch(
+    folders: Folders, compiled: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **more: Any) -> Callable[..., Any]:
+        raise RuntimeError("no code for this")
+
+    hook = "    def preprocess(self, inputs):\n        return inputs\n"
+    checked = folders.load(folders.python(FORWARD.format("return x * 2") + hook), **EIGHT)
+    monkeypatch.setattr(importlib.import_module("torch._inductor.compile_fx"), "compile_fx", fails)
+    folders.progress.clear()
+    other = floats().astype("<f8")
+    assert answers(checked, x=other)["y"].tolist() == (floats() * 2).tolist()
+    assert folders.progress == [
+        "after the load: compiling, for inputs of [3, 4]",
+        "after the load: not compiled: RuntimeError: no code for this. This part runs as it is",
+    ]
+
+
 def test_formats_without_a_source_are_not_compiled(folders: Folders) -> None:
     files = {"net.pt2": archived("torchscript")}
     folders.load(folders.define("format: torchscript\nfile: net.pt2", files), **EIGHT)
