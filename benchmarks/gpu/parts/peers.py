@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,25 +37,37 @@ def main() -> None:
     """Ask every server over the same numbers of connections, this one first."""
     figures = Figures("peers")
     body = random_rows(BERT, 1)["ids"].tobytes()
-    contexts = {"batcher": ours()}
+    contexts: dict[str, AbstractContextManager[str]] = {"batcher": ours()}
     for peer, module in PEERS.items():
         if find_spec(module) is None:
             figures.leave_out(peer, "not installed")
         else:
             contexts[peer] = theirs(peer)
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
-        # All at once: each imports PyTorch for seconds.
-        begun = {name: pool.submit(stack.enter_context, each) for name, each in contexts.items()}
-        servers = {name: each.result() for name, each in begun.items() if not each.exception()}
-        for name in begun.keys() - servers.keys():
-            figures.check(f"{name}: it starts", False, str(begun[name].exception()))
-        answers = {name: first_answer(url, body) for name, url in servers.items()}
+        # All at once: each imports PyTorch, and the first answer of FastAPI waits for a compiler.
+        begun = {name: pool.submit(begin, stack, each, body) for name, each in contexts.items()}
+        servers, answers = {}, {}
+        for name, each in begun.items():
+            if error := each.exception():
+                figures.check(f"{name}: it starts and answers", False, str(error))
+            else:
+                servers[name], answers[name] = each.result()
+        if "batcher" not in servers:
+            raise SystemExit("this server itself does not answer")
         for name, found in answers.items():
             off = float(np.abs(found - answers["batcher"]).max() / np.abs(found).max())
             figures.check(f"{name}: answers as batcher does", off <= TOLERANCE, f"{off:.2g}")
         for connections in CONNECTIONS:
             rounds = {name: closed_loop(url, body, connections) for name, url in servers.items()}
             tell(figures, rounds, connections)
+
+
+def begin(
+    stack: ExitStack, server: AbstractContextManager[str], body: bytes
+) -> tuple[str, np.ndarray]:
+    """Run a server until `stack` ends; return the URL that answers, and its answer to one row."""
+    url = stack.enter_context(server)
+    return url, first_answer(url, body)
 
 
 def tell(figures: Figures, rounds: dict[str, LoadResult], connections: int) -> None:
