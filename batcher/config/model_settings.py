@@ -113,6 +113,8 @@ class ModelSettings(TrafficSettings):
             captured runs as it is, and the log says why.
         preprocess_on: where `preprocess` of a `torch.nn.Module` runs: `cpu`, for each request in
             the pool; `device`, for a whole batch, on tensors there.
+        overlap_copies: whether a GPU copies the inputs of the next batch, and the outputs of the
+            last one, while a batch computes; for models of PyTorch with `worker: thread`.
         isolate: whether a batch that raised is run again in halves, until each failing request is
             alone.
         finite_outputs: whether a row with NaN or infinity in its outputs fails.
@@ -159,6 +161,7 @@ class ModelSettings(TrafficSettings):
     autocast: bool = False
     channels_last: bool = False
     cuda_graphs: Graphs = False
+    overlap_copies: bool = False
     preprocess_on: Literal["cpu", "device"] = "cpu"
     isolate: bool = True
     finite_outputs: bool = False
@@ -233,6 +236,8 @@ class ModelSettings(TrafficSettings):
         if self.cuda_graphs and self.compile_mode in _WITH_GRAPHS:
             expected = "default or max-autotune-no-cudagraphs beside cuda_graphs"
             return "compile_mode", expected, self.compile_mode
+        if self.overlap_copies and self.pipeline_depth == 1:
+            return "overlap_copies", "`pipeline_depth: 2` beside it", "pipeline_depth 1"
         return None
 
     @property

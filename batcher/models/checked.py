@@ -20,6 +20,7 @@ whether their outputs share memory. Until warm-up has shown that outputs are fre
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from batcher.core.ragged import copied
 from batcher.core.spec import Array
@@ -27,9 +28,11 @@ from batcher.errors import BatcherError
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
 from batcher.models.hook_turns import watch_hooks
 from batcher.models.model_errors import allowed_from_model
-from batcher.models.protocol import LoadedModel, Model, PartialOutputs
+from batcher.models.protocol import Arrays, LoadedModel, Model, PartialOutputs, Running
 from batcher.models.row_errors import RowErrors, non_finite_rows
 from batcher.models.sample import Sample, repeated
+
+Made = TypeVar("Made")
 
 
 class CheckedModel:
@@ -105,7 +108,14 @@ class CheckedModel:
 
         Inference thread.
         """
-        outputs = self._run(collate)
+        return self._checked(self._run(self.model.predict, collate), rows)
+
+    def begin(self, collate: Callable[..., dict[str, Array]], rows: int) -> UnderWay:
+        """Begin one batch of a model that overlaps; as `predict` in all else. Inference thread."""
+        return UnderWay(self._run(self.model.begin, collate), self._checked, rows)
+
+    def _checked(self, outputs: dict[str, Array], rows: int) -> tuple[dict[str, Array], RowErrors]:
+        """Return the outputs of a batch as promised, and errors of rows. Inference thread."""
         failed = _allowed_errors(outputs)
         if self.model.postprocess is None:
             outputs, misfits = fit_outputs(self.spec, outputs, rows)
@@ -119,18 +129,48 @@ class CheckedModel:
             outputs = {name: copied(array) for name, array in outputs.items()}
         return outputs, failed
 
-    def _run(self, collate: Callable[..., dict[str, Array]]) -> dict[str, Array]:
-        """Collate and predict; an error of the server's own becomes one of the model's.
+    def _run(self, run: Callable[[Arrays], Made], collate: Callable[..., dict[str, Array]]) -> Made:
+        """Collate and `run`; an error of the server's own becomes one of the model's.
 
         Inference thread.
         """
         try:
-            return self.model.predict(collate(self.model.allocate))
+            return run(collate(self.model.allocate))
         except BatcherError as err:
             allowed = allowed_from_model(err)
             if allowed is err:
                 raise
             raise allowed from err
+
+
+class UnderWay:
+    """A batch that has begun, on a model whose batches overlap. Inference thread."""
+
+    def __init__(
+        self,
+        running: Running,
+        checked: Callable[[dict[str, Array], int], tuple[dict[str, Array], RowErrors]],
+        rows: int,
+    ) -> None:
+        """Have `checked` look at the outputs of `running`, of `rows` rows."""
+        self._running = running
+        self._checked = checked
+        self._rows = rows
+
+    def is_done(self) -> bool:
+        """Return whether the result takes no wait."""
+        return self._running.is_done()
+
+    def result(self) -> tuple[dict[str, Array], RowErrors]:
+        """Wait for the batch; return and raise what `CheckedModel.predict` does."""
+        try:
+            outputs = self._running.result()
+        except BatcherError as err:
+            allowed = allowed_from_model(err)
+            if allowed is err:
+                raise
+            raise allowed from err
+        return self._checked(outputs, self._rows)
 
 
 def _allowed_errors(outputs: dict[str, Array]) -> RowErrors:

@@ -205,6 +205,22 @@ def _load(
         model.load(device)
     if settings.compile != "none":
         _compile(model, progress)
+    model = _in_batches(model, definition, settings, progress)
+    checked = CheckedModel(model, settings.finite_outputs)
+    _tell_notes(checked, definition, settings, progress)
+    checked.sample = sample_of(definition, model.sample)
+    return checked
+
+
+def _in_batches(
+    model: Model, definition: ModelDefinition, settings: ModelSettings, progress: Progress
+) -> Model:
+    """Return `model` as it takes batches: beside copies, of some sizes, of rows as clients know.
+
+    Inference thread.
+    """
+    if settings.overlap_copies:
+        model = model.overlapped()
     sizes = definition.batch_sizes
     if settings.cuda_graphs:
         sizes = _capture(model, definition, settings, progress) or sizes
@@ -212,10 +228,7 @@ def _load(
         model = SizedModel(model, sizes)
     if any(definition.reshapes):
         model = ReshapedModel(model, definition)
-    checked = CheckedModel(model, settings.finite_outputs)
-    _tell_notes(checked, definition, settings, progress)
-    checked.sample = sample_of(definition, model.sample)
-    return checked
+    return model
 
 
 def _import_for(definition: ModelDefinition, name: str) -> None:

@@ -49,6 +49,19 @@ Once the model is loaded, it hears of what is compiled for a batch; see `load_st
 """
 
 
+class Running(Protocol):
+    """A batch that a device runs."""
+
+    def is_done(self) -> bool:
+        """Return whether the result takes no wait. Inference thread."""
+
+    def result(self) -> dict[str, Array]:
+        """Wait for the batch and return its outputs, once; raises what `predict` would.
+
+        Inference thread.
+        """
+
+
 class PartialOutputs(dict[str, Array]):
     """Outputs of a batch in which some rows failed by themselves, or some values are left out.
 
@@ -96,6 +109,7 @@ class Model(Protocol):
             None if the model has no such hook. Runs on the CPU pool.
         sample: what an author's class has as its attribute `sample`, whatever that is; known once
             the model is loaded. See `sample.py`.
+        overlaps: whether a batch may `begin` before the one before it has its result.
     """
 
     spec: ModelSpec
@@ -107,6 +121,7 @@ class Model(Protocol):
     preprocess: Hook | None
     postprocess: Hook | None
     sample: object
+    overlaps: bool
 
     def load(self, device: str) -> None:
         """Read the model onto `device` (`cpu`, `cuda:0`). Once, first of all. Inference thread."""
@@ -152,6 +167,12 @@ class Model(Protocol):
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a writable buffer for the input `name` of the next `predict`. Inference thread."""
 
+    def overlapped(self) -> Model:
+        """Return the loaded model as one whose batches overlap, if it can be. Inference thread."""
+
+    def begin(self, inputs: Arrays) -> Running:
+        """Begin one batch of a model that `overlaps`; else as `predict`. Inference thread."""
+
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run one batch, whose inputs are buffers from `allocate`.
 
@@ -175,6 +196,7 @@ class PlainModel:
     preprocess: Hook | None = None
     postprocess: Hook | None = None
     sample: object = None
+    overlaps = False
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
         """Remember what to load; nothing is read yet. Any thread."""
@@ -198,6 +220,14 @@ class PlainModel:
     ) -> tuple[int, ...]:
         """Capture nothing: only modules of PyTorch can be; the log says so. Inference thread."""
         return ()
+
+    def overlapped(self) -> Any:
+        """Return this model: what runs on the CPU has nothing to overlap. Inference thread."""
+        return self
+
+    def begin(self, inputs: Arrays) -> Running:
+        """Refuse: this model does not overlap. Inference thread."""
+        raise NotImplementedError
 
     def training_note(self) -> str:
         """Return nothing: files of most formats are in their mode for good. Inference thread."""

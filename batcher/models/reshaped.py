@@ -18,7 +18,8 @@ import numpy as np
 
 from batcher.config.model_file import ModelDefinition
 from batcher.core.spec import Array, TensorSpec
-from batcher.models.protocol import Arrays, Model, PartialOutputs
+from batcher.models.changed_outputs import ChangedOutputs
+from batcher.models.protocol import Arrays, Model, PartialOutputs, Running
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of a row as the model has it, by the name of the tensor."""
@@ -83,7 +84,14 @@ class ReshapedModel:
 
         Inference thread.
         """
-        found = self._model.predict(self._inputs(inputs))
+        return self._outers(self._model.predict(self._inputs(inputs)))
+
+    def begin(self, inputs: Arrays) -> Running:
+        """Begin one batch. Inference thread."""
+        return ChangedOutputs(self._model.begin(self._inputs(inputs)), self._outers)
+
+    def _outers(self, found: dict[str, Array]) -> dict[str, Array]:
+        """Return outputs in the shapes that clients get. Inference thread."""
         outputs = {name: self._outer(name, array) for name, array in found.items()}
         if isinstance(found, PartialOutputs):
             return PartialOutputs(outputs, found.failed, found.left_out)

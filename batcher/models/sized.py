@@ -17,7 +17,8 @@ import numpy as np
 
 from batcher.core.run_sizes import RunSizes
 from batcher.core.spec import Array
-from batcher.models.protocol import Arrays, PartialOutputs
+from batcher.models.changed_outputs import ChangedOutputs
+from batcher.models.protocol import Arrays, PartialOutputs, Running
 
 
 class SizedModel:
@@ -58,7 +59,16 @@ class SizedModel:
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run one batch, and return the outputs of its own rows. Inference thread."""
         rows = len(next(iter(inputs.values())))
-        outputs: dict[str, Array] = self._model.predict(self._padded(inputs))
+        return self._own(self._model.predict(self._padded(inputs)), rows)
+
+    def begin(self, inputs: Arrays) -> Running:
+        """Begin one batch. Inference thread."""
+        rows = len(next(iter(inputs.values())))
+        running = self._model.begin(self._padded(inputs))
+        return ChangedOutputs(running, lambda outputs: self._own(outputs, rows))
+
+    def _own(self, outputs: dict[str, Array], rows: int) -> dict[str, Array]:
+        """Return the outputs of the `rows` rows that are no copies. Inference thread."""
         computed = self.run_sizes.runs_as(rows)
         if computed == rows:
             return outputs

@@ -10,7 +10,14 @@ from batcher.config.model_settings import ModelSettings
 _MODULES = ("python", "torchscript", "export", "keras")
 """Formats whose models are modules of PyTorch, but for classes with `predict`."""
 
-_OF_MODULES = ("dtype", "autocast", "channels_last", "cuda_graphs", "preprocess_on")
+_OF_MODULES = (
+    "dtype",
+    "autocast",
+    "channels_last",
+    "cuda_graphs",
+    "overlap_copies",
+    "preprocess_on",
+)
 """Settings of such models; each asks for something unless it is null, false, auto or cpu."""
 
 

@@ -51,6 +51,7 @@ from batcher.workers.load_alone import LOAD_LOCK, load_alone
 from batcher.workers.load_limit import LoadLimit
 from batcher.workers.load_turns import LoadTurn
 from batcher.workers.options import LoopSide, WorkerOptions
+from batcher.workers.overlapping import serve_overlapped
 from batcher.workers.run_batch import run_batch
 
 ModelLoader = Callable[[Progress], CheckedModel]
@@ -260,20 +261,27 @@ class InferenceThread:
 
     def _serve(self, model: CheckedModel) -> None:
         """Run batches until the order to quit comes or the device is lost. Inference thread."""
+        if model.model.overlaps:
+            serve_overlapped(model, self._batches, self._begin_wait.begun, self._put)
+            return
         while (task := self._batches.get()) is not None:
             batch, handed_at = task
             if self._mean_batch_s > LONG_BATCH_S:
                 self._begin_wait.begun()
             outcome = run_batch(model, batch, handed_at, perf_counter)
-            self._mean_batch_s += 0.1 * (outcome.compute - self._mean_batch_s)
-            self._outcomes.put((batch, outcome))
+            self._put(batch, outcome)
             is_lost = isinstance(outcome.error, DeviceLost)
-            # Asked after the outcome was put: a loop that waits takes it without a call.
-            if not self._awaits_outcome:
-                self._call_from_thread(self._collect)
             del task, batch, outcome  # nothing of a finished batch is kept while the thread waits
             if is_lost:
                 break
+
+    def _put(self, batch: Batch, outcome: Outcome) -> None:
+        """Have the loop take `batch` back. Inference thread."""
+        self._mean_batch_s += 0.1 * (outcome.compute - self._mean_batch_s)
+        self._outcomes.put((batch, outcome))
+        # Asked after the outcome was put: a loop that waits takes it without a call.
+        if not self._awaits_outcome:
+            self._call_from_thread(self._collect)
 
     def _report(self, text: str) -> None:
         """Tell the loop what is being done while the model loads. Inference thread."""

@@ -24,7 +24,7 @@ from benchmarks.reporting import ROOT
 from benchmarks.serving import MODELS, Running, server_process
 
 OWN = ROOT / "benchmarks" / "gpu" / "models"
-FAST = {"cuda_graphs": True, "dtype": "bf16"}
+FAST = {"cuda_graphs": True, "dtype": "bf16", "overlap_copies": True}
 """What a model is served with on a GPU, besides the defaults."""
 
 

@@ -1,5 +1,10 @@
 """A GPU for tests: its memory is the host's, and it notes what is asked of it, in order.
 
+Copies are as late as CUDA may do them: a copy that was asked of a stream happens when something
+waits for that stream, and what it copies is what lies there then. So a buffer that is used again
+too early gives wrong answers here every time, and not once in a while. Kernels run at once, after
+what their stream waits for.
+
 A capture runs the module once and keeps where its results lie; a replay runs the module again and
 writes into that memory, as the kernels of a graph do. As on CUDA, whatever waits for the device in
 a capture, or makes a tensor whose size depends on values, is an error.
@@ -7,6 +12,7 @@ a capture, or makes a tensor whose size depends on values, is an error.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
@@ -25,16 +31,70 @@ WAITING = {"item", "_local_scalar_dense", "nonzero", "masked_select", "_unique2"
 
 
 class FakeStream:
-    """A stream whose work is done at once."""
+    """Work in the order in which it was asked for, none of which is done before somebody waits.
+
+    Attributes:
+        asked: number of pieces of work that were asked for.
+        copies: number of copies among them; a stream without any runs kernels.
+    """
 
     def __init__(self, gpu: FakeGpu, name: str) -> None:
         """Belong to `gpu`."""
         self.name = name
+        self.asked = self.copies = 0
         self._gpu = gpu
+        self._work: deque[Callable[[], object]] = deque()
+
+    def ask(self, work: Callable[[], object]) -> None:
+        """Do `work` later."""
+        self.asked += 1
+        self._work.append(work)
+
+    def wait_event(self, event: FakeEvent) -> None:
+        """Do nothing more before `event`."""
+        self._gpu.events.append(f"{self.name} waits for {event.stream.name}")
+        self.ask(event.come)
 
     def synchronize(self) -> None:
-        """Note that the host waits."""
+        """Note that the host waits, and do all work."""
         self._gpu.events.append(f"wait for {self.name}")
+        self.run(self.asked)
+
+    def run(self, number: int) -> None:
+        """Do the first `number` pieces of all work."""
+        while self.asked - len(self._work) < number:
+            self._work.popleft()()
+
+    def has_run(self, number: int) -> bool:
+        """Return whether the first `number` pieces of all work are done."""
+        return self.asked - len(self._work) >= number
+
+
+class FakeEvent:
+    """A point in the work of a stream."""
+
+    def __init__(self, gpu: FakeGpu) -> None:
+        """Belong to `gpu`."""
+        self._gpu = gpu
+        self.stream: FakeStream
+        self._number = 0
+
+    def record(self, stream: FakeStream) -> None:
+        """Stand behind all work of `stream` so far."""
+        self.stream, self._number = stream, stream.asked
+
+    def query(self) -> bool:
+        """Return whether the work is done."""
+        return self.stream.has_run(self._number)
+
+    def come(self) -> None:
+        """Do the work before this point."""
+        self.stream.run(self._number)
+
+    def synchronize(self) -> None:
+        """Note that the host waits for this point."""
+        self._gpu.events.append(f"wait for a point of {self.stream.name}")
+        self.come()
 
 
 class FakeGraph:
@@ -48,7 +108,7 @@ class FakeGraph:
 
     def replay(self) -> None:
         """Run the module again."""
-        self._gpu.events.append(f"replay on {self._gpu.current}")
+        self._gpu.events.append(f"replay on {self._gpu.current.name}")
         for kept, new in zip(self._kept, _tensors(self._run()), strict=True):
             kept.copy_(new)
 
@@ -58,15 +118,17 @@ class FakeGpu:
 
     Attributes:
         events: what was asked of it, in order.
-        current: name of the stream that work goes to.
+        current: the stream that work goes to.
         times: seconds that `seconds` returns, one after the other; then 1.0.
+        pinned_bytes: how much memory was pinned so far, for each time.
     """
 
     def __init__(self) -> None:
         """Start with nothing noted."""
         self.events: list[str] = []
-        self.current = "default"
+        self.current = FakeStream(self, "default")
         self.times: list[float] = []
+        self.pinned_bytes: list[int] = []
         self._streams = 0
 
     def stream(self) -> FakeStream:
@@ -74,21 +136,48 @@ class FakeGpu:
         self._streams += 1
         return FakeStream(self, f"stream {self._streams}")
 
+    def event(self) -> FakeEvent:
+        """Return a new event."""
+        return FakeEvent(self)
+
     def on(self, stream: FakeStream) -> AbstractContextManager[None]:
         """Return a context in which work goes to `stream`."""
         return self._on(stream)
 
     @contextmanager
     def _on(self, stream: FakeStream) -> Iterator[None]:
-        before, self.current = self.current, stream.name
+        before, self.current = self.current, stream
+        if not stream.copies:  # kernels may follow
+            stream.run(stream.asked)
         try:
             yield
         finally:
             self.current = before
 
+    def pinned(self, nbytes: int) -> torch.Tensor:
+        """Return memory for so many bytes."""
+        self.pinned_bytes.append(nbytes)
+        return torch.empty(nbytes, dtype=torch.uint8)
+
+    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return memory into which `tensor` is copied later."""
+        return self._later("there", tensor)
+
+    def to_host(self, value: Any) -> Any:
+        """Return memory into which a tensor is copied later."""
+        return self._later("home", value) if isinstance(value, torch.Tensor) else value
+
+    def _later(self, way: str, tensor: torch.Tensor) -> torch.Tensor:
+        self.events.append(f"copy {way} on {self.current.name}")
+        made = torch.full_like(tensor, 99)  # what a kernel that comes too early reads
+        self.current.copies += 1
+        # A device knows nothing of PyTorch's modes.
+        self.current.ask(torch.inference_mode()(lambda: made.copy_(tensor)))
+        return made
+
     def capture(self, stream: FakeStream, run: Callable[[], Result]) -> tuple[FakeGraph, Result]:
         """Run `run` once, without a wait for the device."""
-        assert stream.name == self.current
+        assert stream is self.current
         self.events.append("capture")
         with NoWaiting():  # type: ignore[no-untyped-call]  # the base class has no types
             results = run()

@@ -52,6 +52,7 @@ class RecordingModel:
     max_rows: int | None = None
     run_sizes = ANY_ROWS
     notes: tuple[str, ...] = ()
+    overlaps = False
 
     def __init__(self, spec: ModelSpec | None = None, predict: Predict = double) -> None:
         """Answer with `predict`."""

@@ -1,4 +1,4 @@
-"""What a model asks of a GPU: streams, and graphs of what ran on a stream.
+"""What a model asks of a GPU: streams, events, copies, and graphs of what ran on a stream.
 
 All that differs between CUDA and a device of the tests is here. A graph is a recording: while it is
 captured, kernels are noted and not run; a replay runs all of them by one call.
@@ -13,14 +13,32 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from batcher.models.pytorch.tensors import to_host
+
 Result = TypeVar("Result")
 
 _TIMED_RUNS = 5
 """Runs of which the fastest counts: the others were held up by something else."""
 
 
+class Event(Protocol):
+    """A point in the work of a stream, behind all that was asked for before `record`."""
+
+    def record(self, stream: Any) -> None:
+        """Stand behind all work of `stream` so far. Inference thread."""
+
+    def query(self) -> bool:
+        """Return whether the work before this point is done. Inference thread."""
+
+    def synchronize(self) -> None:
+        """Wait until the work before this point is done. Inference thread."""
+
+
 class Stream(Protocol):
     """Work of a device in the order in which it was asked for."""
+
+    def wait_event(self, event: Any) -> None:
+        """Do nothing more of this stream before `event`. Inference thread."""
 
     def synchronize(self) -> None:
         """Wait until all work so far is done. Inference thread."""
@@ -39,8 +57,26 @@ class Gpu(Protocol):
     def stream(self) -> Stream:
         """Return a new stream. Inference thread."""
 
+    def event(self) -> Event:
+        """Return a new event. Inference thread."""
+
     def on(self, stream: Any) -> AbstractContextManager[Any]:
         """Return a context in which work goes to `stream`. Inference thread."""
+
+    def pinned(self, nbytes: int) -> torch.Tensor:
+        """Return memory of the host for so many bytes, which the device reads. Inference thread."""
+
+    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Have a pinned tensor copied by the current stream, and return the copy.
+
+        Inference thread.
+        """
+
+    def to_host(self, value: Any) -> Any:
+        """Have a tensor copied into pinned memory by the current stream, and return the copy.
+
+        Values of other kinds stay as they are. Inference thread.
+        """
 
     def capture(self, stream: Any, run: Callable[[], Result]) -> tuple[Graph, Result]:
         """Record what `run` asks of `stream`; return the graph, and where its results will lie.
@@ -66,6 +102,22 @@ class Cuda:
     def stream(self) -> torch.cuda.Stream:
         """Return a new stream. Inference thread."""
         return torch.cuda.Stream(self._device)
+
+    def event(self) -> torch.cuda.Event:
+        """Return a new event; who waits for it sleeps. Inference thread."""
+        return torch.cuda.Event(blocking=True)
+
+    def pinned(self, nbytes: int) -> torch.Tensor:
+        """Return memory of the host for so many bytes, which the device reads. Inference thread."""
+        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+
+    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Have a pinned tensor copied by the current stream. Inference thread."""
+        return tensor.to(self._device, non_blocking=True)
+
+    def to_host(self, value: Any) -> Any:
+        """Have a tensor copied into pinned memory by the current stream. Inference thread."""
+        return to_host(value)
 
     def on(self, stream: torch.cuda.Stream) -> AbstractContextManager[Any]:
         """Return a context in which work goes to `stream`. Inference thread."""

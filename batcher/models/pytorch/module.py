@@ -39,6 +39,7 @@ from batcher.models.pytorch.comparing import comparison_inputs, other_output, ou
 from batcher.models.pytorch.gpu import Gpu, Stream, gpu_of
 from batcher.models.pytorch.graphs import Call, Graphs, ladder
 from batcher.models.pytorch.inductor import Inductor
+from batcher.models.pytorch.overlapped import OverlappedModel
 from batcher.models.pytorch.precision import precision_of
 from batcher.models.pytorch.prepared_inputs import OnDevice, PreparedInputs
 from batcher.models.pytorch.staging import PinnedStaging, Staging
@@ -189,7 +190,7 @@ class TorchModule(PlainModel, ABC):
         # The compiler's example has 2 rows; 1 and the largest batch are the ends of the range.
         for rows in sorted({1, min(2, self._largest), self._largest}):
             # Code that is compiled now is for tensors made in this mode.
-            with self._batch_mode(), self._on_stream():
+            with self.batch_mode(), self._on_stream():
                 inputs = comparison_inputs(self.spec, rows, self._device)
                 expected, got = (outputs_of(each, inputs, self.spec) for each in pair)
                 name = other_output(got, expected, self.precision.tolerance)
@@ -224,18 +225,25 @@ class TorchModule(PlainModel, ABC):
         sizes = sizes or ladder(self._largest)
         sizes = tuple(size for size in sizes if size <= self._largest) or sizes[:1]
         graphs = Graphs(self.call, self._gpu, self._stream, self.precision.tolerance)
-        with self._batch_mode(), self._on_stream():
+        with self.batch_mode(), self._on_stream():
             # The largest first: it takes the memory that the others share.
             for size in reversed(sizes):
                 progress(f"capturing a graph, batch size {size}")
-                graphs.capture(self._tensors(example(size)))
-            smallest = self._tensors(example(sizes[0]))
-            if self._settings.cuda_graphs == "auto" and not graphs.is_worthwhile(smallest):
-                progress("note: no CUDA graphs: kernels take longer here than to ask for them")
-                return ()
+                graphs.capture(self.tensors(example(size), self._device))
+            if self._settings.cuda_graphs == "auto":
+                smallest = self.tensors(example(sizes[0]), self._device)
+                if not graphs.is_worthwhile(smallest):
+                    progress("note: no CUDA graphs: kernels take longer here than to ask for them")
+                    return ()
         self.call = graphs.call
         self.one_call = True
         return sizes
+
+    def overlapped(self) -> Any:
+        """Return this model, whose batches may overlap if it is on a GPU. Inference thread."""
+        if self._gpu is None:
+            return self
+        return OverlappedModel(self, self._gpu, self._stream)
 
     def operators(self, inputs: Arrays) -> int:
         """Count the operators of a batch of `inputs`. Inference thread."""
@@ -244,8 +252,8 @@ class TorchModule(PlainModel, ABC):
         if self._compiles or _is_compiled(self._module):
             return 0
         counter = _OperatorCounter()  # type: ignore[no-untyped-call]  # the base class has no types
-        with self._batch_mode(), self._on_stream():
-            tensors = self._tensors(inputs)
+        with self.batch_mode(), self._on_stream():
+            tensors = self.tensors(inputs, self._device)
             with counter:
                 self.call(tensors)
         return counter.count
@@ -257,8 +265,8 @@ class TorchModule(PlainModel, ABC):
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run the module on one batch. Inference thread."""
         is_raw = self.postprocess is not None
-        with self._batch_mode(), self._on_stream():
-            result = self.call(self._tensors(inputs))
+        with self.batch_mode(), self._on_stream():
+            result = self.call(self.tensors(inputs, self._device))
             outputs, left_out = named_outputs(result, self.spec, is_raw)
             # All copies are started before the first one is waited for.
             on_host = {name: to_host(value) for name, value in outputs.items()}
@@ -266,14 +274,14 @@ class TorchModule(PlainModel, ABC):
                 self._stream.synchronize()
             return output_arrays(on_host, self.spec, left_out, is_raw)
 
-    def _tensors(self, inputs: Arrays) -> dict[str, torch.Tensor]:
-        """Return `inputs` as tensors on the device. Inference thread."""
+    def tensors(self, inputs: Arrays, device: torch.device) -> dict[str, torch.Tensor]:
+        """Return `inputs` as tensors on `device`. Inference thread."""
         return {
-            name: to_tensor(array, self._input_specs.get(name), self._device)
+            name: to_tensor(array, self._input_specs.get(name), device)
             for name, array in inputs.items()
         }
 
-    def _batch_mode(self) -> AbstractContextManager[Any]:
+    def batch_mode(self) -> AbstractContextManager[Any]:
         """Return a context in which one batch runs. Inference thread."""
         return batch_mode(self._definition.gradients)
 

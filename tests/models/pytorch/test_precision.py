@@ -98,7 +98,7 @@ def test_weights_are_cast_in_the_stream_of_the_batches_which_so_come_after_it(
     streams, to = set(), torch.nn.Module.to
 
     def noted(module: torch.nn.Module, *args: Any, **more: Any) -> torch.nn.Module:
-        streams.add(gpu.current)
+        streams.add(gpu.current.name)
         return to(module, *args, **more)
 
     monkeypatch.setattr(torch.nn.Module, "to", noted)
