@@ -1,7 +1,7 @@
 """The model in this process, as the server runs it, for batches of chosen sizes.
 
-A real server is started here: with its queue, its worker of the kind that the settings name, hooks
-and warm-up. Only the moment at which the worker may take a batch is chosen by hand:
+A real server is started here: with its queue, its worker of the kind that the settings name, and
+hooks. Only the moment at which the worker may take a batch is chosen by hand:
 
     1. the worker is closed                 so whatever comes waits
     2. b requests of one row are sent       hooks and all, until the queue has b rows
@@ -32,7 +32,6 @@ from batcher.app.run import make_service
 from batcher.app.tuning.lengths import RowSize
 from batcher.app.tuning.sample_rows import Lengths, Row, padded_rows
 from batcher.app.tuning.subject import Changes, Subject
-from batcher.app.tuning.time_box import Note
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
 from batcher.core.error_text import message
@@ -43,10 +42,6 @@ from batcher.errors import BatcherError, ConfigError
 from batcher.models.protocol import Arrays
 from batcher.models.sample import sample_of
 from batcher.serving.model_version import ModelVersion
-
-BEYOND = 4
-"""Times the present `max_batch_size` up to which batches are measured. Twice as large is seldom
-enough where the present size is far too small; a second `batcher tune` begins at the new size."""
 
 MOST_TIMEOUT_MS = 3_600_000
 """Deadline of a batch that is measured, where a load may take any time."""
@@ -163,17 +158,17 @@ async def loaded(
     changes: Changes,
     asked: Lengths,
     reactor: AsyncioSelectorReactor,
-    note: Note,
+    most: int,
 ) -> AsyncIterator[LoadedModel]:
-    """Load the model with `changes`, and let go of it at the end.
+    """Load the model with `changes`, for batches of up to `most` rows; let go of it at the end.
 
     Raises:
         BatcherError: it cannot be loaded or sent anything.
     """
-    loop = asyncio.get_running_loop()
-    name = subject.found.name
-    settings = subject.settings({name: {**_openly(subject.present), **changes}})
-    service = make_service(settings, Path.cwd(), loop, reactor, lambda title, text: note(text))
+    loop, name = asyncio.get_running_loop(), subject.found.name
+    own = {**_openly(subject.present, most), **subject.without_warmup, **changes}
+    settings = subject.settings({name: own})
+    service = make_service(settings, Path.cwd(), loop, reactor, lambda title, text: None)
     service.startService()
     try:
         await service.ready.asFuture(loop)
@@ -184,9 +179,8 @@ async def loaded(
         await service.stopService().asFuture(loop)
 
 
-def _openly(present: ModelSettings) -> dict[str, Any]:
-    """Return settings with which whatever waits is sent at once, up to the largest size."""
-    most = BEYOND * present.max_batch_size
+def _openly(present: ModelSettings, most: int) -> dict[str, Any]:
+    """Return settings with which whatever waits is sent at once, up to `most` rows."""
     return {
         "max_batch_size": most,
         "max_batch_elements": None,

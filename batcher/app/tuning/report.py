@@ -23,6 +23,7 @@ def report_text(found: Tuning, values: Mapping[str, NewValue]) -> str:
     blocks = [
         found.lengths,
         _curves(found),
+        _ways(found),
         _costs(found),
         _verified(found),
         _conclusion(found, values),
@@ -39,6 +40,14 @@ def _curves(found: Tuning) -> str:
             table = _table(_curve_rows(curve))
             lines += [f"{words}{of_length}", *table, f"  end: {curve.end}", ""]
     return "\n".join(lines[:-1])
+
+
+def _ways(found: Tuning) -> str:
+    """Return which ways to run the model were tried, and which were left out."""
+    tried = "; ".join(text_of(setup.changes) for setup in found.setups)
+    return "\n".join(
+        [f"ways to run the model: {tried}", *(f"  left out: {each}" for each in found.left_out)]
+    )
 
 
 def _curve_rows(curve: Curve) -> list[list[str]]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from batcher.config.model_settings import ModelSettings
 from batcher.config.reading import Source, validate
 from batcher.config.settings import ServerSettings, share_threads
+from batcher.models.pytorch.module import choose_device
 from batcher.serving.repository.fetching import find_and_fetch, newest_version
 from batcher.serving.repository.folders import settings_for
 from batcher.serving.repository.listing import ModelFolder
@@ -43,6 +44,20 @@ class Subject(NamedTuple):
     present: ModelSettings
     place: Mapping[str, Any]
     server: Mapping[str, Any]
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether all instances run on the CPU."""
+        return {choose_device(device) for device in self.present.devices} == {"cpu"}
+
+    @property
+    def without_warmup(self) -> Changes:
+        """Changes that leave warm-up out where nothing is made in it.
+
+        Its largest batches would take most of the time of a costly model. A GPU makes kernels
+        then, and `compile` code.
+        """
+        return {"warmup": False} if self.is_on_cpu and self.present.compile == "none" else {}
 
     @property
     def title(self) -> str:

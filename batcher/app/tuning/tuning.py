@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
 from batcher.app.tuning.child_server import child_server
-from batcher.app.tuning.choosing import Option, Setup, Simulator, different, gains, search
+from batcher.app.tuning.choosing import (
+    Option,
+    Setup,
+    Simulator,
+    different,
+    gains,
+    search,
+    text_of,
+)
 from batcher.app.tuning.curve import Curve, Limits, Run, measured
 from batcher.app.tuning.lengths import RowSize, measured_places, simulated_rows, words_of_sizes
-from batcher.app.tuning.loaded_model import BEYOND, LoadedModel, loaded
+from batcher.app.tuning.loaded_model import LoadedModel, loaded
 from batcher.app.tuning.rounds import Costs, Rounds
 from batcher.app.tuning.sample_rows import Inputs, Lengths, Row
+from batcher.app.tuning.scaling import middle_of, scaled_setup
 from batcher.app.tuning.sending import Measured
 from batcher.app.tuning.subject import Changes, Subject
 from batcher.app.tuning.time_box import CHOSEN, MEASURED, Note, TimeBox
@@ -23,10 +33,13 @@ from batcher.app.tuning.verdict import best, verdict
 from batcher.core.cores import cores
 from batcher.core.spec import ModelSpec
 from batcher.errors import BatcherError, ConfigError
-from batcher.models.pytorch.module import choose_device
 
 VERIFIED = 2
 """Settings that real load is sent to beside the present ones."""
+
+BEYOND = 4
+"""Times the present `max_batch_size` up to which batches are measured. Twice as large is seldom
+enough where the present size is far too small; a second `batcher tune` begins at the new size."""
 
 SETUP_PART = 0.5
 """Part of the time for measuring that the present setup has; the others share the rest."""
@@ -67,6 +80,7 @@ class Tuning(NamedTuple):
         best: the best of these settings; none where the present ones stay.
         simulator: simulates further settings.
         lengths: how long rows are and where that comes from, in words; empty where rows have one.
+        left_out: other ways to run the model that were not tried, each with the reason.
     """
 
     subject: Subject
@@ -79,6 +93,7 @@ class Tuning(NamedTuple):
     best: Changes
     simulator: Simulator
     lengths: str = ""
+    left_out: Sequence[str] = ()
 
 
 class Tuner:
@@ -106,6 +121,7 @@ class Tuner:
         self._rows: list[Row] = []
         self._sizes: list[RowSize] = []
         self._words = ""
+        self._left_out: list[str] = []
         self._spec: ModelSpec
 
     async def run(self) -> Tuning:
@@ -122,43 +138,69 @@ class Tuner:
         verified, rounds = await self._verified(tried)
         found = (self._subject, self._user, setups, costs, options)
         best, words = chosen(verified, rounds), self._words
-        return Tuning(*found, verified, rounds, best, simulator, words)
+        return Tuning(*found, verified, rounds, best, simulator, words, self._left_out)
 
     async def _setups(self) -> list[Setup]:
-        """Measure the present setup, and others as far as there is time."""
-        setups = [await self._setup({}, MEASURED * SETUP_PART)]
+        """Measure the present setup, and others as far as there is time.
+
+        Threads are tried whatever measuring has taken: of a costly model on few cores they tell
+        more than anything else.
+        """
+        setups = [await self._present_setup()]
         self._check_deadline(setups[0])
         for changes in other_setups(self._subject, cores()):
-            if not self._box.left(MEASURED):
-                break
+            if not self._box.left(MEASURED if "instances" in changes else 1.0):
+                self._left_out.append(f"{text_of(changes)}: no time was left for it")
+                continue
             try:
-                setups.append(await self._setup(changes, MEASURED))
-            except BatcherError:
-                continue  # the memory may have no room for a second instance
+                setups.append(await self._other_setup(changes, setups[0]))
+            except BatcherError as err:  # the memory may have no room for a second instance
+                self._left_out.append(f"{text_of(changes)}: {err}")
         return setups
 
-    async def _setup(self, changes: Changes, part: float) -> Setup:
-        """Measure l(b) with `changes` within this part of the time, with rows of each length."""
-        words = "".join(f", {key} {value}" for key, value in changes.items())
-        self._note(f"loading the model{words}")
-        async with loaded(
-            self._subject, changes, self._lengths, self._reactor, lambda text: None
-        ) as model:
-            if not self._rows:
-                await self._learn_rows(model)
+    async def _present_setup(self) -> Setup:
+        """Measure l(b), of rows of each length, and learn what requests are."""
+        self._note("loading the model")
+        part, most = MEASURED * SETUP_PART, BEYOND * self._subject.present.max_batch_size
+        async with self._loaded({}, most) as model:
+            await self._learn_rows(model)
             if not self._sizes:
-                run = self._noted(model, None, words)
-                return Setup(changes, await self._curve(run, self._limits(), part))
+                run = self._noted(model, None, "")
+                return Setup({}, await self._curve(run, self._limits(most), part))
             curves: dict[int, Curve] = {}
             places = measured_places(self._sizes)
-            limits = self._limits()._replace(longest=self._longest(len(places)))
+            limits = self._limits(most)._replace(longest=self._longest(len(places)))
             for left, place in zip(range(len(places), 0, -1), places, strict=True):
                 elements, now = self._sizes[place].padded, self._box.spent / self._box.total
-                run = self._noted(model, self._rows[place], f", {elements} elements each{words}")
+                run = self._noted(model, self._rows[place], f", {elements} elements each")
                 until = now + (part - now) / left
                 curves[elements] = await self._curve(run, limits, until)
-        middle = sorted(curves)[(len(curves) - 1) // 2]
-        return Setup(changes, curves[middle], dict(sorted(curves.items())))
+        return Setup({}, curves[middle_of(curves)], dict(sorted(curves.items())))
+
+    async def _other_setup(self, changes: Changes, present: Setup) -> Setup:
+        """Measure l(b) with `changes`, at the sizes of the present one.
+
+        Of rows of several lengths those of the middle one are measured. That takes a third of the
+        time, and the others follow from it.
+        """
+        words = f", {text_of(changes)}"
+        self._note(f"loading the model{words}")
+        most = max(*present.sizes, self._subject.present.max_batch_size)
+        limits = self._limits(most)
+        async with self._loaded(changes, most) as model:
+            if not present.by_elements:
+                run = self._noted(model, None, words)
+                return Setup(changes, await self._curve(run, limits, MEASURED))
+            elements = middle_of(present.by_elements)
+            padded = [size.padded for size in self._sizes]
+            row = self._rows[padded.index(elements)]
+            run = self._noted(model, row, f", {elements} elements each{words}")
+            limits = limits._replace(longest=self._longest(len(present.by_elements)))
+            curve = await self._curve(run, limits, MEASURED)
+        return scaled_setup(changes, curve, elements, present.by_elements)
+
+    def _loaded(self, changes: Changes, most: int) -> AbstractAsyncContextManager[LoadedModel]:
+        return loaded(self._subject, changes, self._lengths, self._reactor, most)
 
     async def _learn_rows(self, model: LoadedModel) -> None:
         """Learn what requests are, and how long their rows are."""
@@ -191,9 +233,8 @@ class Tuner:
 
         return run
 
-    def _limits(self) -> Limits:
-        present = self._subject.present.max_batch_size
-        return Limits(present, BEYOND * present, self._user.deadline)
+    def _limits(self, most: int) -> Limits:
+        return Limits(self._subject.present.max_batch_size, most, self._user.deadline)
 
     def _check_deadline(self, setup: Setup) -> None:
         curves, deadline = setup.by_elements.values() or [setup.curve], self._user.deadline
@@ -206,7 +247,9 @@ class Tuner:
 
     async def _costs(self) -> Costs:
         self._note("starting a server, to see what a request costs")
-        with child_server(self._subject.configuration({PRESENT: {}})) as server:
+        with child_server(
+            self._subject.configuration({PRESENT: self._subject.without_warmup})
+        ) as server:
             server.ready([PRESENT])
             return await Rounds(server, self._user, self._inputs(), self._box).costs(PRESENT)
 
@@ -260,13 +303,12 @@ def other_setups(subject: Subject, count: int) -> list[Changes]:
     device. A setup that is the present one is left out.
     """
     present = subject.present
-    is_on_cpu = {choose_device(device) for device in present.devices} == {"cpu"}
     changes: list[Changes] = []
-    if is_on_cpu:
+    if subject.is_on_cpu:
         threads = {1, count} - {present.torch_threads}
         changes += [{"torch_threads": number} for number in sorted(threads)]
     more = present.instances + 1
-    if not is_on_cpu:
+    if not subject.is_on_cpu:
         changes.append({"instances": more})
     elif count >= more and present.torch_threads is not None:
         own = max(count // more, 1)

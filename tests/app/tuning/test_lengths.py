@@ -15,6 +15,7 @@ from batcher.app.tuning.curve import Curve, Timing
 from batcher.app.tuning.lengths import RowSize, measured_places, simulated_rows, words_of_sizes
 from batcher.app.tuning.reasons import with_reasons
 from batcher.app.tuning.sample_rows import Lengths, length_of, padded_rows
+from batcher.app.tuning.scaling import scaled_setup
 from batcher.app.tuning.user_load import UserLoad
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import ModelSpec, TensorSpec, datatype
@@ -35,6 +36,23 @@ def curve(length: int) -> Curve:
 
 
 BY_LENGTH = Setup({}, curve(32), {length: curve(length) for length in (8, 32, 128)})
+
+
+def test_of_another_setup_the_middle_length_is_measured_and_the_others_follow_by_elements() -> None:
+    # half the time from 512 elements on
+    halved = tuple(
+        Timing(rows, (seconds(rows, 32) * (0.5 if rows >= 16 else 1),)) for rows in SIZES
+    )
+    found = scaled_setup({"torch_threads": 2}, Curve(halved, ""), 32, BY_LENGTH.by_elements)
+    assert found.by_elements[32].timings == halved
+    assert found.curve.timings == halved
+    for length, sizes in ((8, {8: 1.0, 64: 0.5}), (128, {1: 1.0, 4: 0.5, 64: 0.5})):
+        scaled = found.by_elements[length]
+        assert "not measured" in scaled.end
+        for rows, share in sizes.items():
+            timing = scaled.at(rows)
+            assert timing is not None
+            assert timing.seconds == pytest.approx(share * seconds(rows, length)), (length, rows)
 
 
 def spec(**more: Any) -> ModelSpec:

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,10 +15,12 @@ from click.testing import CliRunner
 from batcher.app.cli import main
 from batcher.app.simulation.distributions import constant
 from batcher.app.simulation.loads import read_load
-from batcher.app.tuning.sample_rows import Inputs, length_of, request_rows
+from batcher.app.tuning.choosing import Setup, text_of
+from batcher.app.tuning.curve import Curve, Timing
+from batcher.app.tuning.sample_rows import Inputs, Lengths, length_of, request_rows
 from batcher.app.tuning.sending import Measured, Sending
 from batcher.app.tuning.subject import Subject, find_subject
-from batcher.app.tuning.tuning import other_setups
+from batcher.app.tuning.tuning import Tuner, other_setups
 from batcher.app.tuning.user_load import UserLoad, read_user_load
 from batcher.client.errors import InferenceFailed
 from batcher.config.reading import Source, validate
@@ -151,6 +153,39 @@ def test_threads_and_instances_are_tried_as_far_as_there_are_cores() -> None:
         {"instances": 2, "torch_threads": 2},
     ]
     assert other_setups(digits(torch_threads=1, device="cpu"), 1) == []
+
+
+@pytest.mark.parametrize(
+    ("spent", "tried", "left_out"),
+    [
+        (1.0, ["torch_threads 1", "instances 2, torch_threads 2"], ["torch_threads 4: too many"]),
+        (5.0, ["torch_threads 1"], ["torch_threads 4: too many", "instances 2, torch_threads 2"]),
+        (11.0, [], ["torch_threads 1", "torch_threads 4", "instances 2, torch_threads 2"]),
+    ],
+    ids=["time for all", "time for threads", "no time"],
+)
+def test_threads_are_tried_however_long_measuring_has_taken(
+    spent: float, tried: list[str], left_out: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("batcher.app.tuning.tuning.perf_counter", lambda: now[0])
+    monkeypatch.setattr("batcher.app.tuning.tuning.cores", lambda: 4)
+    subject, user = digits(torch_threads=3, device="cpu"), UserLoad((), "")
+    # of 10 s, 3.5 s are for measuring
+    tuner = Tuner(subject, user, Lengths(), 10.0, cast("Any", None), lambda text: None)
+
+    async def measured(changes: Any = None, present: Any = None) -> Setup:
+        now[0] = spent
+        if changes == {"torch_threads": 4}:
+            raise ConfigError("too many")
+        return Setup(changes or {}, Curve((Timing(1, (1.0,)),), ""))
+
+    monkeypatch.setattr(tuner, "_present_setup", measured)
+    monkeypatch.setattr(tuner, "_other_setup", measured)
+    setups = asyncio.run(tuner._setups())
+    assert [text_of(setup.changes) for setup in setups] == ["present settings", *tried]
+    words = [text if "too many" in text else text.partition(":")[0] for text in tuner._left_out]
+    assert words == left_out
 
 
 @pytest.mark.parametrize(
