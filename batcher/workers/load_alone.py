@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from batcher.batching.worker import CallFromThread
 from batcher.models.load_pause import pause_with
 from batcher.models.process_state import ProcessState
+from batcher.workers.own_processes import follow_processes
 from batcher.workers.own_threads import follow_threads
 from batcher.workers.start_method import StartMethod
 
@@ -115,6 +116,7 @@ class _Alone:
         self._before = ProcessState()
         self._start_method = StartMethod()
         follow_threads()
+        follow_processes()
         # Now, since the load may have been given up while it waited for the lock.
         self._resumes()
 

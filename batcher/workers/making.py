@@ -15,6 +15,7 @@ from batcher.models.protocol import Progress
 from batcher.workers.instances import Instances
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.options import LoopSide, WorkerOptions
+from batcher.workers.own_processes import OwnProcesses
 from batcher.workers.process.child_thread import ChildThread
 from batcher.workers.process.messages import Prepare
 from batcher.workers.process.worker import ProcessWorker
@@ -94,4 +95,5 @@ def _worker(
     if is_apart and load is None:
         make_child = partial(ChildThread, options.name, definition, settings, loop.call_from_thread)
         return ProcessWorker(loop, options, make_child)
-    return InferenceThread(load or partial(load_model, definition, settings), loop, options)
+    load = load or partial(load_model, definition, settings)
+    return InferenceThread(load, loop, options, OwnProcesses(definition))

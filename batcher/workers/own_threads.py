@@ -17,6 +17,7 @@ from __future__ import annotations
 from threading import Thread
 
 from batcher.models.version_code import belong_to, calling_package
+from batcher.workers.own_processes import start_for, starting_package
 
 _thread_start = Thread.start
 
@@ -29,7 +30,7 @@ def follow_threads() -> None:
 def _start(self: Thread) -> None:
     """Start a thread, of a model if its code does so. Any thread."""
     if package := calling_package():
-        own_run = vars(self).get("run")
+        own_run, owner = vars(self).get("run"), starting_package()
 
         def run() -> None:
             # Without this function the thread holds nothing that holds the thread.
@@ -37,6 +38,7 @@ def _start(self: Thread) -> None:
             if own_run is not None:
                 self.run = own_run  # type: ignore[method-assign]  # as it was
             belong_to(package)
+            start_for(owner)
             self.run()
 
         self.run = run  # type: ignore[method-assign]  # for this thread alone

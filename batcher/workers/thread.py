@@ -39,6 +39,7 @@ from twisted.internet.defer import Deferred
 from batcher.batching.batch import Batch
 from batcher.batching.worker import Condition, ConditionListener, Deliver, Outcome
 from batcher.core.error_text import message
+from batcher.core.frames import clear_all_frames
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import LoadedModel, Progress
@@ -52,6 +53,7 @@ from batcher.workers.load_limit import LoadLimit
 from batcher.workers.load_turns import LoadTurn
 from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.overlapping import serve_overlapped
+from batcher.workers.own_processes import OwnProcesses
 from batcher.workers.run_batch import run_batch
 
 ModelLoader = Callable[[Progress], CheckedModel]
@@ -90,9 +92,12 @@ class InferenceThread:
     _last_rows = 0
     """Rows of the batch handed over last."""
 
-    def __init__(self, load: ModelLoader, loop: LoopSide, options: WorkerOptions) -> None:
-        """Prepare a thread that gets its model from `load`. Reactor thread."""
+    def __init__(
+        self, load: ModelLoader, loop: LoopSide, options: WorkerOptions, processes: OwnProcesses
+    ) -> None:
+        """Prepare a thread that loads by `load`, and whose end ends `processes`. Reactor thread."""
         self._load = load
+        self._processes = processes
         self._title = options.title
         self._limit_s = options.watchdog_s
         self._progress = loop.progress
@@ -103,12 +108,8 @@ class InferenceThread:
         self._held = HeldBatches(loop.clock, options.watchdog_s, self._hangs)
         # begun, delivered as lost, and not back from the model
         self._given_up: deque[Batch] = deque()
-        self._load_limit = LoadLimit(
-            loop.clock,
-            options.title,
-            options.load_timeout_s,
-            self._give_load_up,
-        )
+        limit = options.title, options.load_timeout_s
+        self._load_limit = LoadLimit(loop.clock, *limit, self._give_load_up)
         self._turn = LoadTurn(loop.turns)
         self._begin_wait = BeginWait()
         self._thread = Thread(target=self._run, name=options.name, daemon=True)
@@ -240,6 +241,7 @@ class InferenceThread:
 
     def _run(self) -> None:
         """Load the model, run batches and let go of the model. Inference thread."""
+        self._processes.begin()
         try:
             model = load_alone(
                 self,
@@ -251,12 +253,16 @@ class InferenceThread:
             )
         # A module that calls sys.exit() when it is imported is a failure like any other.
         except BaseException as err:
+            clear_all_frames(err)  # whoever keeps the reason keeps nothing of the model
             self._call_from_thread(self._load_ended, err)
+            with self._processes.ending():
+                collect_once()
         else:
             self._call_from_thread(self._load_ended, model.loaded())
             self._serve(model)
-            del model
-            collect_once()  # modules of PyTorch hold on to each other
+            with self._processes.ending():
+                del model
+                collect_once()  # modules of PyTorch hold on to each other
         self._call_from_thread(self._end)
 
     def _serve(self, model: CheckedModel) -> None:
@@ -316,6 +322,6 @@ class InferenceThread:
         """Tell that the thread has ended, or is about to. Reactor thread."""
         self._held.stop()
         self._load_limit.stop()
-        let_go(self, "_load", "_progress", "_raised", "_deliver", "_changed")
+        let_go(self, "_load", "_processes", "_progress", "_raised", "_deliver", "_changed")
         wait_at_exit(self._thread)
         self._ended.callback(None)

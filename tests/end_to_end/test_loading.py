@@ -7,8 +7,10 @@ import os
 import py_compile
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -87,12 +89,10 @@ def ask(server: Process, model: str, value: float = 1.0) -> float:
 
 def descendants(pid: int) -> set[int]:
     """Return the processes below a process."""
-    found = set()
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found |= {int(child)} | descendants(int(child))
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            if int(child) not in found:
+    found: set[int] = set()
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has just ended
+            for child in children.read_text().split():
                 found |= {int(child)} | descendants(int(child))
     return found
 
@@ -279,6 +279,54 @@ def test_a_pool_ends_when_its_model_is_unloaded(tmp_path: Path) -> None:
         assert workers()
         urlopen(Request(f"{server.address}/v2/repository/models/m/unload", b"{}")).close()
         until(lambda: not workers())
+
+
+CHILDREN = """
+import time
+from multiprocessing import get_context
+class Model:
+    def load(self, device):
+        context = get_context({method!r})
+        self.process = context.Process(target=time.sleep, args=(600,))
+        self.process.start()
+        self.pool = context.Pool(1)
+        self.answers = self.pool.map_async(time.sleep, [600])
+        {last}
+    def predict(self, inputs):
+        return {{"y": inputs["x"]}}
+"""
+
+
+def test_processes_end_with_their_model_and_with_a_load_that_fails(tmp_path: Path) -> None:
+    for name, method, last in (
+        ("stays", "fork", "pass"),
+        ("goes", "spawn", "pass"),
+        ("fails", "spawn", "raise ValueError"),
+    ):
+        write_model(tmp_path / "models", name, CHILDREN.format(method=method, last=last))
+    (tmp_path / "config.yaml").write_text("model_control: explicit\nload_at_start: [stays]\n")
+
+    def post(model: str, action: str) -> None:
+        urlopen(Request(f"{server.address}/v2/repository/models/{model}/{action}", b"{}")).close()
+
+    def workers() -> set[int]:
+        return {pid for pid in descendants(server.pid) if not is_tracker(pid)}
+
+    def is_tracker(pid: int) -> bool:
+        try:
+            return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:  # it has just ended
+            return False
+
+    with started(tmp_path, "-c", str(tmp_path / "config.yaml")) as server:
+        before = workers()
+        assert len(before) >= 2
+        with pytest.raises(HTTPError):
+            post("fails", "load")
+        post("goes", "load")
+        assert workers() > before
+        post("goes", "unload")
+        until(lambda: workers() == before)
 
 
 OPERATORS = """

@@ -22,6 +22,7 @@ from batcher.models.load_pause import others_may_load
 from batcher.models.protocol import LoadedModel, Progress
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.options import LoopSide, WorkerOptions
+from batcher.workers.own_processes import OwnProcesses
 from batcher.workers.thread import InferenceThread
 from tests.support.crossing import PATIENCE, Loop, no_more_threads
 from tests.support.models import Predict, RecordingModel, checked, double
@@ -63,6 +64,7 @@ class Bench:
                 turns or LoadTurns(1),
             ),
             WorkerOptions("batcher-test", "model 'm' version 1", WATCHDOG, LOAD_TIMEOUT),
+            OwnProcesses(self),
         )
 
     def start(self) -> Deferred[LoadedModel]:
@@ -273,6 +275,21 @@ def test_a_failed_load_surfaces_and_the_thread_ends(error: BaseException) -> Non
     bench = Bench(load=load)
     assert bench.loop.error_of(bench.start()) is error
     bench.end()
+
+
+def test_what_a_failed_load_has_made_goes_though_somebody_keeps_the_reason() -> None:
+    made = []
+
+    def load(progress: Progress) -> CheckedModel:
+        model = RecordingModel()
+        made.append(weakref.ref(model))
+        raise ValueError("odd")
+
+    bench = Bench(load=load)
+    reason = bench.loop.error_of(bench.start())
+    bench.end()
+    assert [each() for each in made] == [None]
+    assert reason.__traceback__ is not None
 
 
 def test_quitting_while_the_model_loads_ends_after_the_load() -> None:

@@ -37,6 +37,11 @@ def import_from_folder(definition: ModelDefinition, name: str) -> ModuleType:
     return import_module(f"{package}.{name}")
 
 
+def package_of_definition(definition: object) -> str:
+    """Return the package of a definition; empty if nothing was imported for it. Any thread."""
+    return _packages.get(id(definition), "")
+
+
 def is_in_folder(definition: ModelDefinition, name: str) -> bool:
     """Return whether the module `name` lies in the version folder. Any thread.
 
