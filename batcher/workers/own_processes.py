@@ -30,15 +30,22 @@ their own, since the end of a pool waits for its processes, which may ignore SIG
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from multiprocessing import active_children
+from multiprocessing import (
+    active_children,
+    current_process,
+    get_all_start_methods,
+    get_start_method,
+)
 from multiprocessing.pool import Pool, ThreadPool
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import register_after_fork
 from threading import Condition, Event
 from types import FrameType
 from typing import Any, Final
@@ -93,8 +100,10 @@ _make_pool = Pool.__init__
 
 def follow_processes() -> None:
     """Note from now on which model starts a process. Any thread."""
-    BaseProcess.start = _start  # type: ignore[method-assign]
-    Pool.__init__ = _init_pool  # type: ignore[method-assign]
+    if BaseProcess.start is not _start:
+        BaseProcess.start = _start  # type: ignore[method-assign]
+        Pool.__init__ = _init_pool  # type: ignore[method-assign]
+        register_after_fork(_heed_sigterm, _heed_sigterm)
 
 
 def starting_package() -> str:
@@ -118,6 +127,18 @@ def start_for(package: str) -> None:
     _starter.set(package)
 
 
+def _heed_sigterm(_: object) -> None:
+    """End by SIGTERM in a process that a model has forked.
+
+    Such a process has inherited a handler that is of use to the server alone, so that it would go
+    on, and whoever has told it to end would wait for ever. Main thread of the process.
+    """
+    if current_process() in _package_of:
+        if callable(signal.getsignal(signal.SIGTERM)):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+
+
 def _start(self: BaseProcess) -> None:
     """Start a process, of a model if its code does so. Any thread."""
     if package := starting_package():
@@ -125,7 +146,25 @@ def _start(self: BaseProcess) -> None:
             raise RuntimeError("the model has ended, and starts no more processes")
         # Before the start: from then on the model may end.
         _package_of[self] = package
-    _process_start(self)
+    if package and _forks(self):
+        _start_by_fork(self)
+    else:
+        _process_start(self)
+
+
+def _forks(process: BaseProcess) -> bool:
+    """Return whether `process` is started by a fork. Any thread."""
+    method = getattr(process, "_start_method", None) or get_start_method(allow_none=True)
+    return (method or get_all_start_methods()[0]) == "fork"
+
+
+def _start_by_fork(process: BaseProcess) -> None:
+    """Start a process; SIGTERM waits until the process heeds it. Any thread."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    try:
+        _process_start(process)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _init_pool(self: Pool, *args: Any, **options: Any) -> None:
@@ -182,24 +221,49 @@ class OwnProcesses:
     def _processes_ending(self) -> Iterator[None]:
         """Let the caller let go of the model meanwhile, and end its processes. Inference thread."""
         package = package_of_definition(self._definition)
-        released, left = Event(), _left(package)
-        ended = _started(lambda: _end(package, released)) if left else released.wait
         try:
-            yield
-            _end_pools(package)
+            with _let_end(package) if package else nullcontext():
+                yield
         finally:
             if package:
                 _ended.add(package)
                 finalize(self._definition, _ended.discard, package).atexit = False
-            released.set()
-            ended()
-        if left:
-            left.clear()
-            collect_once()  # pools and their threads hold each other, and descriptors
+
+
+def end_all_processes() -> None:
+    """End whatever has been started here by a model that has the process for itself.
+
+    At the end of a process Python waits for what is left, and for as long as that lives. Main
+    thread of the process, at its end.
+    """
+    with _let_end(""):
+        pass
+
+
+@contextmanager
+def _let_end(package: str) -> Iterator[None]:
+    """Let the caller let go of a model meanwhile, and end what the code of `package` has started.
+
+    An empty `package` stands for all code. The thread that ends.
+    """
+    left = _left(package)
+    if not left:
+        yield
+        return
+    left.clear()
+    released = Event()
+    ended = _started(lambda: _end(package, released))
+    try:
+        yield
+        _end_pools(package)
+    finally:
+        released.set()
+        ended()
+    collect_once()  # pools and their threads hold each other, and descriptors
 
 
 def _started(function: Callable[[], object]) -> Callable[[], object]:
-    """Run `function` on a thread of its own; return what waits for its end. Inference thread."""
+    """Run `function` on a thread; return what waits for its end. The thread that ends."""
     try:
         return start_daemon(function, "batcher-processes").join
     except RuntimeError:  # no more threads
@@ -207,7 +271,7 @@ def _started(function: Callable[[], object]) -> Callable[[], object]:
 
 
 def _end(package: str, released: Event) -> None:
-    """End the processes of `package` once the model is let go of. A daemon thread."""
+    """End the processes of `package` once its model is let go of. A daemon thread."""
     released.wait(RELEASE_S)
     if _have_ended(package, GRACE_S):
         return
@@ -219,18 +283,18 @@ def _end(package: str, released: Event) -> None:
 
 
 def _end_pools(package: str) -> None:
-    """End the pools of `package`, and wait for their processes. Inference thread."""
+    """End the pools of `package`, and wait for their processes. The thread that ends."""
     for pool, owner in _pools.copy().items():
         found = pool()
-        if owner == package and found is not None:
+        if package in ("", owner) and found is not None:
             # A model may have a class of its own that raises anything.
             with suppress(Exception):
                 found.terminate()
 
 
 def _left(package: str) -> list[BaseProcess]:
-    """Return the processes of `package` that have not ended. Any thread."""
-    return [each for each in active_children() if _package_of.get(each) == package]
+    """Return the processes of `package`, empty for all, that have not ended. Any thread."""
+    return [each for each in active_children() if package in ("", _package_of.get(each))]
 
 
 def _have_ended(package: str, seconds: float) -> bool:
@@ -246,8 +310,8 @@ def _have_ended(package: str, seconds: float) -> bool:
     return True
 
 
-def _tell(processes: Iterable[BaseProcess], signal: Callable[[BaseProcess], None]) -> None:
-    """Send each of the `processes` a `signal`. A daemon thread."""
+def _tell(processes: Iterable[BaseProcess], send: Callable[[BaseProcess], None]) -> None:
+    """Send each of the `processes` a signal by `send`. A daemon thread."""
     for process in processes:
         with suppress(OSError, ValueError):  # it has just ended
-            signal(process)
+            send(process)

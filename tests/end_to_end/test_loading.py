@@ -329,6 +329,37 @@ def test_processes_end_with_their_model_and_with_a_load_that_fails(tmp_path: Pat
         until(lambda: workers() == before)
 
 
+FORKS = """
+import time
+from multiprocessing import get_context
+class Model:
+    def load(self, device):
+        for told in (True, False):
+            process = get_context("fork").Process(target=time.sleep, args=(600,))
+            process.start()
+            if told:
+                process.terminate()
+                process.join()
+        raise ValueError
+"""
+
+
+@pytest.mark.parametrize("worker", ["thread", pytest.param("process", marks=pytest.mark.long)])
+def test_a_process_that_a_model_has_forked_ends_when_it_is_told_to(
+    tmp_path: Path, worker: str
+) -> None:
+    write_model(tmp_path / "models", "m", FORKS)
+    (tmp_path / "config.yaml").write_text(
+        f"model_control: explicit\nload_at_start: []\ndefaults: {{worker: {worker}}}\n"
+    )
+    with started(tmp_path, "-c", str(tmp_path / "config.yaml")) as server:
+        before = descendants(server.pid)
+        with pytest.raises(HTTPError, match="503"):
+            urlopen(Request(f"{server.address}/v2/repository/models/m/load", b"{}"), timeout=60)
+        until(lambda: "ValueError" in server.errors)
+        until(lambda: descendants(server.pid) == before)
+
+
 OPERATORS = """
 import sys, torch
 class Model(torch.nn.Module):

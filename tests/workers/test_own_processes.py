@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
@@ -14,7 +15,7 @@ import pytest
 from batcher.config.model_file import ModelDefinition
 from batcher.models.version_code import forget_plain_names
 from batcher.workers import own_processes
-from batcher.workers.own_processes import OwnProcesses, follow_processes
+from batcher.workers.own_processes import OwnProcesses, end_all_processes, follow_processes
 from batcher.workers.own_threads import follow_threads
 from tests.support.crossing import no_more_threads
 from tests.support.kept_processes import KEPT, KeptProcess
@@ -55,6 +56,8 @@ class Model:
 def _followed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for limit in ("GRACE_S", "TERMINATE_S", "KILL_S"):
         monkeypatch.setattr(own_processes, limit, 0.0)
+    # Instances that a test begins and never ends count for no other test.
+    monkeypatch.setattr(own_processes, "_users", Counter())
     before = Thread.start, BaseProcess.start, Pool.__init__
     follow_threads()
     follow_processes()
@@ -151,6 +154,13 @@ def test_where_there_are_no_more_threads_processes_end_all_the_same(
     with processes.ending():
         del left
     assert signals() == {"kept": ["SIGTERM", "SIGKILL"]}
+
+
+def test_a_process_that_a_model_has_for_itself_ends_all_that_was_started() -> None:
+    for each in (KeptProcess("a"), KeptProcess("b", "SIGKILL")):
+        each.start()
+    end_all_processes()
+    assert signals() == {"a": ["SIGTERM"], "b": ["SIGTERM", "SIGKILL"]}
 
 
 def test_processes_of_no_model_are_started_and_left_alone() -> None:

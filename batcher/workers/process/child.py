@@ -32,6 +32,7 @@ from batcher.errors import DeviceLost
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
 from batcher.models.loading import import_format
+from batcher.workers.own_processes import end_all_processes
 from batcher.workers.process.child_load import load_and_tell, load_done
 from batcher.workers.process.described_error import describe_error
 from batcher.workers.process.hook_server import HookServer
@@ -61,6 +62,7 @@ def main(fd: int, slots: Sequence[int], parent: int, lifeline: int) -> None:
     except BaseException as err:
         error = err
     if os.getpid() == pid:
+        end_all_processes()
         atexit._run_exitfuncs()  # those of the model, which may have files to remove
     _leave(error)
 

@@ -13,6 +13,7 @@ from batcher.models.checked import CheckedModel
 from batcher.models.load_pause import pause_with
 from batcher.models.loading import load_model
 from batcher.models.version_code import keep_plain_names
+from batcher.workers.own_processes import follow_processes
 from batcher.workers.own_threads import follow_threads
 from batcher.workers.process.messages import (
     POSTPROCESS,
@@ -40,6 +41,7 @@ def load_and_tell(prepare: Prepare, tell: Callable[[object], object]) -> Checked
         tell(LoadProgress(text))
 
     follow_threads()
+    follow_processes()
     try:
         with pause_with(pause):
             model = load_model(prepare.definition, prepare.settings, report)

@@ -33,7 +33,9 @@ from batcher.workers.process.restarts import Restarts
 from batcher.workers.process.spare import SpareChild
 
 EXIT_TIMEOUT_S = 5.0
-"""Seconds for a child to end after its last batch: frameworks let go of a device in one or two."""
+"""Seconds for a child to end after its last batch, or after a load that failed: frameworks let go
+of a device in one or two.
+"""
 
 
 class _State(Enum):
@@ -164,6 +166,7 @@ class ProcessWorker:
     def load_failed(self, reason: str, stage: str) -> None:
         """Remember until the child has ended why the model cannot be loaded. Reactor thread."""
         self._cause = reason
+        self._exit_limit.set(self._clock.seconds() + EXIT_TIMEOUT_S)
         if stage:
             self._raised(stage)
 
@@ -192,6 +195,7 @@ class ProcessWorker:
             self._spare.ended()
         else:
             self._child = None
+            self._exit_limit.cancel()
             self._load_limit.end()
             self._turn.end()
             reason, self._cause = self._cause or how, ""

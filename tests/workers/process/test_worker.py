@@ -61,9 +61,13 @@ class FakeChild:
         self._parent.delivered(self.batches.pop(0), Outcome([], error, 0.0, compute))
 
     def refuse(self, reason: str) -> None:
+        """Say that the model cannot be loaded, and end."""
+        self.fail(reason)
+        self.end("the child exited with status 0")
+
+    def fail(self, reason: str) -> None:
         """Say that the model cannot be loaded."""
         self._parent.load_failed(reason, "load")
-        self.end("the child exited with status 0")
 
     def end(self, how: str = KILLED, begun: int = 0) -> None:
         """Say that it has ended."""
@@ -410,6 +414,21 @@ def test_quitting_finishes_what_there_is_and_fires_when_child_and_spare_have_end
     bench.children[1].end()
     assert ended.called
     assert not bench.clock.getDelayedCalls()
+
+
+def test_a_child_that_does_not_end_soon_after_a_load_that_failed_is_killed() -> None:
+    bench = Bench()
+    bench.children[0].ready()
+    bench.children[0].end()
+    for child in bench.children[1:3]:
+        bench.clock.advance(1)
+        bench.happened()
+        child.fail("no such file")
+        bench.clock.advance(0.99 * EXIT_TIMEOUT_S)
+        assert bench.happened() == []
+        bench.clock.advance(0.02 * EXIT_TIMEOUT_S)
+        assert bench.happened() == [f"{child._name} killed"]
+        child.end()
 
 
 def test_a_child_that_does_not_end_soon_after_its_last_batch_is_killed() -> None:
