@@ -18,7 +18,8 @@ model has ended:
 A process belongs to a model if code of the model's own files starts it, by itself or by Python's
 library: on the thread of the model, in a hook, or on a thread that such code has started. What an
 installed library starts by itself is the library's: the library may share a pool among all models,
-as joblib does, and one model that is unloaded must not take the pool from the others.
+as joblib does, and one model that is unloaded must not take the pool from the others. Programs that
+`subprocess` starts are for the model to end: in any other Python program, too, they would go on.
 
 The order matters for a pool of `multiprocessing`. A worker that is killed while it waits for work
 keeps the lock of the queue for ever, and whoever ends the pool afterwards waits for that lock. So
@@ -246,11 +247,9 @@ def _let_end(package: str) -> Iterator[None]:
 
     An empty `package` stands for all code. The thread that ends.
     """
-    left = _left(package)
-    if not left:
+    if not _left(package):
         yield
         return
-    left.clear()
     released = Event()
     ended = _started(lambda: _end(package, released))
     try:
