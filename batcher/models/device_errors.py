@@ -47,7 +47,7 @@ def device_error(error: BaseException, answers: Callable[[], bool] | None = None
         if (place := own_place(error)) is not None:
             full.place = str(place)
         error.__traceback__ = error.__cause__ = error.__context__ = None
-        _empty_cache()
+        empty_cache()
         return full
     names_device = isinstance(error, RuntimeError) and any(name in text for name in _DEVICE_NAMES)
     if names_device and not (answers or _answers)():
@@ -80,7 +80,7 @@ def _is_out_of_memory(error: BaseException, text: str) -> bool:
     )
 
 
-def _empty_cache() -> None:
+def empty_cache() -> None:
     """Free the device memory that PyTorch caches, so that the next, smaller batch fits.
 
     Inference thread.

@@ -42,6 +42,7 @@ from batcher.core.error_text import message
 from batcher.core.frames import clear_all_frames
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
 from batcher.models.checked import CheckedModel
+from batcher.models.device_errors import empty_cache
 from batcher.models.protocol import LoadedModel, Progress
 from batcher.workers.begin_wait import LONG_BATCH_S, BeginWait
 from batcher.workers.collecting import collect_once
@@ -251,8 +252,7 @@ class InferenceThread:
                 lambda: self._call_from_thread(self._turn.end),
                 self._refuse_if_given_up,
             )
-        # A module that calls sys.exit() when it is imported is a failure like any other.
-        except BaseException as err:
+        except BaseException as err:  # a module may call sys.exit() when it is imported
             clear_all_frames(err)  # whoever keeps the reason keeps nothing of the model
             self._call_from_thread(self._load_ended, err)
             with self._processes.ending():
@@ -263,6 +263,7 @@ class InferenceThread:
             with self._processes.ending():
                 del model
                 collect_once()  # modules of PyTorch hold on to each other
+        empty_cache()  # the next model has a stream of its own, and could not use what is kept
         self._call_from_thread(self._end)
 
     def _serve(self, model: CheckedModel) -> None:

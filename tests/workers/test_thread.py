@@ -20,6 +20,7 @@ from batcher.errors import ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.load_pause import others_may_load
 from batcher.models.protocol import LoadedModel, Progress
+from batcher.workers import thread
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.own_processes import OwnProcesses
@@ -327,6 +328,38 @@ def test_an_idle_thread_keeps_nothing_of_the_last_batch() -> None:
     bench.delivered.clear()
     assert body() is None
     bench.end()
+
+
+def test_a_model_that_ends_is_gone_when_the_memory_that_pytorch_keeps_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alive: list[bool] = []
+    model = checked(RecordingModel())
+    seen = weakref.ref(model)
+    loads = [model]
+    del model
+    monkeypatch.setattr(thread, "empty_cache", lambda: alive.append(seen() is not None))
+    bench = Bench(load=lambda progress: loads.pop())
+    bench.loop.wait_for(bench.start())
+    assert alive == []
+    bench.end()
+    assert alive == [False]
+
+
+def test_so_is_the_memory_of_a_load_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[bool] = []
+    seen: list[weakref.ref[CheckedModel]] = []
+
+    def load(progress: Progress) -> CheckedModel:
+        model = checked(RecordingModel())
+        seen.append(weakref.ref(model))
+        raise ModelLoadError("one row does not fit")
+
+    monkeypatch.setattr(thread, "empty_cache", lambda: alive.append(seen[0]() is not None))
+    bench = Bench(load=load)
+    assert str(bench.loop.error_of(bench.start())) == "one row does not fit"
+    bench.end()
+    assert alive == [False]
 
 
 def test_where_there_are_no_more_threads_the_load_fails_and_the_worker_has_ended(
