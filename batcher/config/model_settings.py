@@ -115,6 +115,9 @@ class ModelSettings(TrafficSettings):
             the pool; `device`, for a whole batch, on tensors there.
         overlap_copies: whether a GPU copies the inputs of the next batch, and the outputs of the
             last one, while a batch computes; for models of PyTorch with `worker: thread`.
+        memory_limit: most bytes of a GPU's memory that each instance of a model may take. A load
+            that takes more fails; a model in a process of its own is held to it while it serves
+            as well. None for no limit.
         isolate: whether a batch that raised is run again in halves, until each failing request is
             alone.
         finite_outputs: whether a row with NaN or infinity in its outputs fails.
@@ -163,6 +166,7 @@ class ModelSettings(TrafficSettings):
     cuda_graphs: Graphs = False
     overlap_copies: bool = False
     preprocess_on: Literal["cpu", "device"] = "cpu"
+    memory_limit: Bytes | None = None
     isolate: bool = True
     finite_outputs: bool = False
     remember_failed_s: SecondsOrNone = 0.0

@@ -66,6 +66,11 @@ def memory_text(error: BaseException) -> str:
     return next((text for each, text in texts if _is_out_of_memory(each, text)), "")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` came of a memory that is full. Any thread."""
+    return bool(memory_text(error)) or any(isinstance(e, OutOfMemory) for e in causes_of(error))
+
+
 def _is_out_of_memory(error: BaseException, text: str) -> bool:
     """Return whether `error`, with the summary `text`, means that memory is full.
 

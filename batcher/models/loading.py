@@ -28,15 +28,17 @@ from batcher.core.installing import FORMAT_LIBRARIES, how_to_install
 from batcher.errors import BatcherError, ModelLoadError
 from batcher.models.capturing import capture
 from batcher.models.checked import CheckedModel
+from batcher.models.device_errors import is_out_of_memory
 from batcher.models.file_facts import unchanged
 from batcher.models.first_imports import imported
 from batcher.models.load_steps import LoadSteps
+from batcher.models.memory_limit import MemoryLimit, advice
 from batcher.models.own_code import first_cause, with_place
 from batcher.models.protocol import Model, Progress
 from batcher.models.reshaped import ReshapedModel, of_model
 from batcher.models.sample import sample_of
 from batcher.models.sized import SizedModel
-from batcher.models.unused_settings import unused_note
+from batcher.models.unused_settings import memory_note, unused_note
 from batcher.models.version_code.importing import import_from_folder
 from batcher.models.version_files import version_files
 from batcher.models.warmup import warm_up
@@ -79,31 +81,48 @@ def load_model(
     progress: Progress,
     maker: Any = None,
     sample: Any = None,
+    is_alone: bool = False,
 ) -> CheckedModel:
     """Load and warm up a model of `definition`, as `settings` say; `maker` as for `make_model`.
 
     `progress` hears of each step in words. `sample` are rows by name, in place of the model's own.
-    Raises ModelLoadError: the load or the warm-up fails; the text says which. Inference thread.
+    `is_alone` says that this process is the model's own. Raises ModelLoadError: the load or the
+    warm-up fails; the text says which. Inference thread.
     """
-    progress = steps = LoadSteps(progress)
+    steps = LoadSteps(progress)
+    limit = MemoryLimit(settings, is_alone)
+    checked = _loaded(definition, settings, steps, limit, maker, sample)
+    if excess := limit.excess():
+        del checked  # or the error would hold on to the memory
+        with _explained(definition, settings, ""):
+            limit.refuse(excess)
+    if note := checked.model.training_note():  # known only after the first batch
+        steps(f"note: {note}")
+    steps.are_over = True
+    return checked
+
+
+def _loaded(
+    definition: ModelDefinition,
+    settings: ModelSettings,
+    progress: Progress,
+    limit: MemoryLimit,
+    maker: Any,
+    sample: Any,
+) -> CheckedModel:
+    """Load and warm up a model within its `limit`, as `load_model` does. Inference thread."""
     with _explained(definition, settings, "import"):
         progress("loading")
         model = make_model(of_model(definition), settings, maker)
         model.sample = model.sample if sample is None else sample
     with _explained(definition, settings, "load"), unchanged(_read_files(definition)):
+        limit.begin(definition.format, _device(definition, settings), progress)
         checked = _load(model, definition, settings, progress)
+        limit.loaded()
     if settings.warmup and not _is_unknown(checked, definition, progress):
         with _explained(definition, settings, "warmup"):
             warm_up(checked, settings.max_batch_size, progress, settings.max_batch_elements)
-    _tell_training(checked, progress)
-    steps.are_over = True
     return checked
-
-
-def _tell_training(checked: CheckedModel, progress: Progress) -> None:
-    """Report parts in training mode, known only after the first batch. Inference thread."""
-    if note := checked.model.training_note():
-        progress(f"note: {note}")
 
 
 def _is_unknown(checked: CheckedModel, definition: ModelDefinition, progress: Progress) -> bool:
@@ -207,7 +226,7 @@ def _load(
         _compile(model, progress)
     model = _in_batches(model, definition, settings, progress)
     checked = CheckedModel(model, settings.finite_outputs)
-    _tell_notes(checked, definition, settings, progress)
+    _tell_notes(checked, definition, settings, device, progress)
     checked.sample = sample_of(definition, model.sample)
     return checked
 
@@ -249,11 +268,15 @@ def _import_for(definition: ModelDefinition, name: str) -> None:
 
 
 def _tell_notes(
-    model: CheckedModel, definition: ModelDefinition, settings: ModelSettings, progress: Progress
+    model: CheckedModel,
+    definition: ModelDefinition,
+    settings: ModelSettings,
+    device: str,
+    progress: Progress,
 ) -> None:
     """Report what loading has shown, and what no failure follows from. Inference thread."""
-    unused = unused_note(settings, definition.format)
-    for note in (*definition.notes, *model.model.notes, *([unused] if unused else [])):
+    unused = unused_note(settings, definition.format), memory_note(settings, device)
+    for note in (*definition.notes, *model.model.notes, *filter(None, unused)):
         progress(f"note: {note}")
     max_batch_size = settings.max_batch_size
     if model.largest(max_batch_size) < max_batch_size:
@@ -331,6 +354,8 @@ def _advice(error: BaseException, definition: ModelDefinition, settings: ModelSe
         )
     if names := _pointers(definition):
         return f". {', '.join(names)}: expected the file; got {FETCHING}"
+    if settings.memory_limit is not None and is_out_of_memory(error):
+        return f". The model may take its memory_limit{advice(settings)}"
     if name := _beside(first, definition.folder):
         return (
             ". Paths begin in the working directory of the server. For the file beside the model "

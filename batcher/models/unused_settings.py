@@ -32,3 +32,13 @@ def unused_note(settings: ModelSettings, kind: str) -> str:
     if not names or kind in _MODULES:
         return ""
     return f"expected a module of PyTorch for {', '.join(names)}; got {kind}, which runs as it is"
+
+
+def memory_note(settings: ModelSettings, device: str) -> str:
+    """Return the note that `memory_limit` means nothing on `device`; empty if it does. Any thread.
+
+    It is a limit of a GPU's memory. That of the machine is for its control groups to limit.
+    """
+    if settings.memory_limit is None or device != "cpu":
+        return ""
+    return "expected a GPU for memory_limit; got the CPU, where nothing limits a model's memory"

@@ -58,10 +58,7 @@ class OnnxModel(PlainModel, FreshMemory):
 
         Inference thread.
         """
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if device.startswith("cuda"):
-            number = int(device.partition(":")[2] or 0)
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": number}))
+        providers = _providers(device, self._settings.memory_limit)
         graph = read_graph(self._definition.file)
         self._session = open_session(self._definition.file, graph, self._threads or 0, providers)
         # onnxruntime falls back to the CPU without an error: welcome, but where CUDA was named.
@@ -126,6 +123,17 @@ class OnnxModel(PlainModel, FreshMemory):
                 raise refusal from err
             raise
         return values
+
+
+def _providers(device: str, memory_limit: int | None) -> list[Any]:
+    """Return what a session for `device` runs on, the best first. Inference thread."""
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.startswith("cuda"):
+        options = {"device_id": int(device.partition(":")[2] or 0)}
+        if memory_limit is not None:
+            options["gpu_mem_limit"] = int(memory_limit)
+        providers.insert(0, ("CUDAExecutionProvider", options))
+    return providers
 
 
 def _training_notes(operators: list[str]) -> list[str]:

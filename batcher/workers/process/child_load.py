@@ -44,7 +44,7 @@ def load_and_tell(prepare: Prepare, tell: Callable[[object], object]) -> Checked
     follow_processes()
     try:
         with pause_with(pause):
-            model = load_model(prepare.definition, prepare.settings, report)
+            model = load_model(prepare.definition, prepare.settings, report, is_alone=True)
     except ModelLoadError as err:
         tell(LoadFailed(str(err), err.stage))
         return None
