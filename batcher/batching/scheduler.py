@@ -187,8 +187,13 @@ class BatchScheduler:
             self._pump()
             self._dispatcher.let_begin()
         self._metrics.model_time.observe(outcome.compute)
+        if outcome.work is not None:
+            self._metrics.count_work(outcome.work)
         if error is None:
             self._reruns.note_success(batch)
+            if self._queue.run_sizes is not ANY_ROWS:
+                computed = self._queue.run_sizes.runs_as(batch.rows)
+                self._metrics.padded_rows += computed - batch.rows
             self._completions.answer(batch, outcome)
         else:
             self._take_back_failed(batch, error, now)

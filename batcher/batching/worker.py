@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from batcher.batching.batch import Batch
+from batcher.core.device_work import DeviceWork
 from batcher.core.spec import Array
 from batcher.models.protocol import LoadedModel
 
@@ -39,6 +40,7 @@ class Outcome(NamedTuple):
         splitting: seconds of `compute` in which the outputs were cut up.
         failed: errors of single rows, by the index of the row in the batch. The rows in `results`
             at these places mean nothing.
+        work: what batches asked of a device since the last outcome; None for nothing.
     """
 
     results: list[Mapping[str, Array]]
@@ -48,6 +50,7 @@ class Outcome(NamedTuple):
     collating: float = 0.0
     splitting: float = 0.0
     failed: Mapping[int, BaseException] = {}
+    work: DeviceWork | None = None
 
 
 class Condition(Enum):

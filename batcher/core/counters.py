@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Protocol
 
+from batcher.core.device_work import DeviceWork
 from batcher.core.history import History, Mark
 
 _BELOW_A_SECOND = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -232,6 +233,9 @@ class ModelMetrics:
         failed_rows: rows that failed by themselves in batches that did not.
         out_of_memory: batches that did not fit into the memory of the device.
         recompilations: times that a part of the model was compiled for a batch, after the load.
+        graph_replays: CUDA graphs that were replayed.
+        padded_rows: rows that batches were filled up with, up to a size that the model takes.
+        copied_bytes: bytes of inputs and outputs that were copied to a device and from it.
         real_elements: elements of rows in batches whose rows are padded.
         padded_elements: the same with the padding.
         statistics: numbers for the Open Inference Protocol.
@@ -256,6 +260,9 @@ class ModelMetrics:
         self.failed_rows = 0
         self.out_of_memory = 0
         self.recompilations = 0
+        self.graph_replays = 0
+        self.padded_rows = 0
+        self.copied_bytes: dict[str, int] = {"to_device": 0, "to_host": 0}
         self.real_elements = 0
         self.padded_elements = 0
         self.statistics = Statistics()
@@ -295,6 +302,12 @@ class ModelMetrics:
         """Count a batch of `real` elements, and `padded` ones with the padding, that is sent."""
         self.real_elements += real
         self.padded_elements += padded
+
+    def count_work(self, work: DeviceWork) -> None:
+        """Count what batches that came back have asked of a device."""
+        self.graph_replays += work.graph_replays
+        self.copied_bytes["to_device"] += work.bytes_to_device
+        self.copied_bytes["to_host"] += work.bytes_to_host
 
     def count_batch(
         self,

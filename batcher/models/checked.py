@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from batcher.core.device_work import DeviceWork
 from batcher.core.ragged import copied
 from batcher.core.spec import Array
 from batcher.errors import BatcherError
@@ -68,6 +69,7 @@ class CheckedModel:
         self.overflow_rows = 0
         self.sample: Sample | None = None
         self._max_rows = model.max_rows
+        self._work = model.work
 
     def loaded(self) -> LoadedModel:
         """Return the facts that the loop needs. Inference thread."""
@@ -83,6 +85,13 @@ class CheckedModel:
             self.length_timings,
             model.run_sizes,
         )
+
+    def work_done(self) -> DeviceWork | None:
+        """Return what batches asked of a device since the last call; None for nothing.
+
+        Inference thread.
+        """
+        return None if self._work is None else self._work.take()
 
     def limit(self, rows: int) -> None:
         """Have batches of at most `rows` rows, since larger ones cost more. Inference thread."""

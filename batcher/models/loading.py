@@ -122,6 +122,7 @@ def _loaded(
     if settings.warmup and not _is_unknown(checked, definition, progress):
         with _explained(definition, settings, "warmup"):
             warm_up(checked, settings.max_batch_size, progress, settings.max_batch_elements)
+    checked.work_done()  # was for no client
     return checked
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.device_work import WorkCounts
 from batcher.core.run_sizes import ANY_ROWS, RunSizes
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import ModelLoadError
@@ -110,6 +111,8 @@ class Model(Protocol):
         sample: what an author's class has as its attribute `sample`, whatever that is; known once
             the model is loaded. See `sample.py`.
         overlaps: whether a batch may `begin` before the one before it has its result.
+        work: counts of what its batches ask of a GPU; None for a model that counts nothing. Known
+            once the model is loaded.
     """
 
     spec: ModelSpec
@@ -122,6 +125,7 @@ class Model(Protocol):
     postprocess: Hook | None
     sample: object
     overlaps: bool
+    work: WorkCounts | None
 
     def load(self, device: str) -> None:
         """Read the model onto `device` (`cpu`, `cuda:0`). Once, first of all. Inference thread."""
@@ -197,6 +201,7 @@ class PlainModel:
     postprocess: Hook | None = None
     sample: object = None
     overlaps = False
+    work: WorkCounts | None = None
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
         """Remember what to load; nothing is read yet. Any thread."""

@@ -87,6 +87,12 @@ _LABELLED_COUNTS = (
         "stage",
         "exceptions",
     ),
+    (
+        "batcher_copied_bytes",
+        "Bytes of inputs and outputs of batches that were copied to a GPU and from it.",
+        "direction",
+        "copied_bytes",
+    ),
 )
 _COUNTS = (
     ("batcher_failed_batches", "Batches that raised, or did not come back.", "failed_batches"),
@@ -104,6 +110,12 @@ _COUNTS = (
         "batcher_recompilations",
         "Times that a part of a model was compiled for a batch after warm-up.",
         "recompilations",
+    ),
+    ("batcher_graph_replays", "CUDA graphs that were replayed for batches.", "graph_replays"),
+    (
+        "batcher_padded_rows",
+        "Rows that batches were filled up with, up to a number of rows that the model takes.",
+        "padded_rows",
     ),
     (
         "batcher_real_elements",

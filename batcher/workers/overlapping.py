@@ -40,6 +40,7 @@ class _Begun:
     def __init__(self, model: CheckedModel, batch: Batch, handed_at: float) -> None:
         """Collate `batch` and ask the device for it. Inference thread."""
         self.batch = batch
+        self._model = model
         self._handed_at = handed_at
         self._started = self._collated = perf_counter()
         self._error: BaseException | None = None
@@ -76,7 +77,8 @@ class _Begun:
             ended - began,
             ended - predicted,
         )
-        return Outcome(results, None, waited, compute, collating, splitting, failed)
+        work = self._model.work_done()
+        return Outcome(results, None, waited, compute, collating, splitting, failed, work)
 
 
 def serve_overlapped(

@@ -35,4 +35,4 @@ def run_batch(
         return Outcome([], device_error(err), waited, seconds() - started)
     ended = seconds()
     collating, compute, splitting = collated - started, ended - started, ended - predicted
-    return Outcome(results, None, waited, compute, collating, splitting, failed)
+    return Outcome(results, None, waited, compute, collating, splitting, failed, model.work_done())

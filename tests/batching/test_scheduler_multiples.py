@@ -39,6 +39,7 @@ def test_rows_beyond_a_multiple_go_along_where_each_row_is_cheaper_for_that(
     answers = [h.submit(number) for number in range(9)]
     h.finish()
     assert h.events == handed
+    assert h.metrics.padded_rows == 7, "9 rows run as 16, and 1 as 8"
     assert [answer.values for answer in answers] == [[2.0 * number] for number in range(9)]
 
 

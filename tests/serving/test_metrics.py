@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import BATCH_SIZE_BOUNDS, DURATION_BOUNDS_S, Histogram
+from batcher.core.device_work import DeviceWork
 from batcher.serving.metrics import MAX_ENDED_VERSIONS, METRICS_CONTENT_TYPE, ServerMetrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -112,6 +113,17 @@ def test_a_model_that_has_no_queue_yet_has_no_gauge() -> None:
     metrics = ServerMetrics()
     metrics.model("m", "1")
     assert value(metrics, "batcher_queue_rows", model="m", version="1") is None
+
+
+def test_work_of_a_gpu_is_counted_by_version() -> None:
+    metrics, labels = ServerMetrics(), {"model": "m", "version": "2"}
+    for _ in range(2):
+        metrics.model("m", "2").count_work(DeviceWork(3, 40, 50))
+    metrics.model("m", "2").padded_rows += 4
+    assert value(metrics, "batcher_graph_replays_total", **labels) == 6
+    assert value(metrics, "batcher_padded_rows_total", **labels) == 4
+    assert value(metrics, "batcher_copied_bytes_total", **labels, direction="to_device") == 80
+    assert value(metrics, "batcher_copied_bytes_total", **labels, direction="to_host") == 100
 
 
 def test_a_models_batches_are_counted_by_version_and_reason() -> None:

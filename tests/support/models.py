@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from batcher.core.device_work import WorkCounts
 from batcher.core.run_sizes import ANY_ROWS
 from batcher.core.spec import Array, ModelSpec, TensorSpec, datatype
 from batcher.models.checked import CheckedModel
@@ -53,6 +54,7 @@ class RecordingModel:
     run_sizes = ANY_ROWS
     notes: tuple[str, ...] = ()
     overlaps = False
+    work: WorkCounts | None = None
 
     def __init__(self, spec: ModelSpec | None = None, predict: Predict = double) -> None:
         """Answer with `predict`."""

@@ -36,6 +36,9 @@ class Scripted:
             raise error
         return Under(self, self._begun, rows)
 
+    def work_done(self) -> None:
+        """Return None: nothing is counted."""
+
     def error_of(self, number: int) -> BaseException | None:
         return self._fails.get(number)
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import _pytree as pytree
 
+from batcher.core.device_work import WorkCounts
 from batcher.errors import ModelLoadError
 from batcher.models.pytorch.comparing import is_close
 from batcher.models.pytorch.gpu import Gpu, Graph
@@ -65,12 +66,18 @@ class Graphs:
             tensors in it are used again by the next call.
     """
 
-    def __init__(self, plain: Call, gpu: Gpu, stream: Any, tolerance: Tolerance) -> None:
-        """Prepare for graphs of `plain`, which calls the module without them, on `stream`."""
+    def __init__(
+        self, plain: Call, gpu: Gpu, stream: Any, tolerance: Tolerance, work: WorkCounts
+    ) -> None:
+        """Prepare for graphs of `plain`, which calls the module without them, on `stream`.
+
+        Replays are counted in `work`.
+        """
         self._plain = plain
         self._gpu = gpu
         self._stream = stream
         self._tolerance = tolerance
+        self._work = work
         self._inputs: Tensors = {}
         self._captured: dict[Hashable, _Captured] = {}
 
@@ -82,6 +89,7 @@ class Graphs:
         for name, static in captured.inputs.items():
             static.copy_(tensors[name], non_blocking=True)
         captured.graph.replay()
+        self._work.graph_replays += 1
         return captured.outputs
 
     def capture(self, example: Tensors) -> None:

@@ -17,7 +17,7 @@ replayed as CUDA graphs (`graphs.py`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.device_work import WorkCounts
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import ModelLoadError
 from batcher.models.output_arrays import output_arrays
@@ -101,6 +102,7 @@ class TorchModule(PlainModel, ABC):
             self._staging = PinnedStaging()
             self.own_buffers = True
             self._stream = self._gpu.stream()
+            self.work = WorkCounts()
         # Weights are cast there too: another stream would not wait for that.
         with self._on_stream():
             self._module = self.read(self._device)
@@ -217,14 +219,14 @@ class TorchModule(PlainModel, ABC):
         self, sizes: tuple[int, ...], example: Callable[[int], Arrays], progress: Progress
     ) -> tuple[int, ...]:
         """Capture a graph for each of `sizes`, or of a ladder; as in Model. Inference thread."""
-        if self._gpu is None:
+        if self._gpu is None or self.work is None:
             raise ModelLoadError(f"expected `device: cuda`; got {self._device}")
         if self._definition.gradients:
             raise ModelLoadError("expected `gradients: false` in model.yaml; got true")
         self.refuse_lacking("a graph")
         sizes = sizes or ladder(self._largest)
         sizes = tuple(size for size in sizes if size <= self._largest) or sizes[:1]
-        graphs = Graphs(self.call, self._gpu, self._stream, self.precision.tolerance)
+        graphs = Graphs(self.call, self._gpu, self._stream, self.precision.tolerance, self.work)
         with self.batch_mode(), self._on_stream():
             # The largest first: it takes the memory that the others share.
             for size in reversed(sizes):
@@ -272,7 +274,15 @@ class TorchModule(PlainModel, ABC):
             on_host = {name: to_host(value) for name, value in outputs.items()}
             if self._gpu is not None:
                 self._stream.synchronize()
+                self.count_copies(inputs, outputs)
             return output_arrays(on_host, self.spec, left_out, is_raw)
+
+    def count_copies(self, inputs: Arrays, outputs: Mapping[str, Any]) -> None:
+        """Count the bytes of a batch that go to the device and come back. Inference thread."""
+        if self.work is not None:
+            tensors = (each for each in outputs.values() if isinstance(each, torch.Tensor))
+            self.work.bytes_to_device += sum(array.nbytes for array in inputs.values())
+            self.work.bytes_to_host += sum(tensor.nbytes for tensor in tensors)
 
     def tensors(self, inputs: Arrays, device: torch.device) -> dict[str, torch.Tensor]:
         """Return `inputs` as tensors on `device`. Inference thread."""

@@ -56,6 +56,7 @@ class OverlappedModel:
                 is_raw = self._model.postprocess is not None
                 outputs, left_out = named_outputs(result, self._model.spec, is_raw)
             on_host, home = self._lanes.fetch(outputs)
+        self._model.count_copies(inputs, outputs)
         return _Running(self._model, (sent, outputs), on_host, left_out, home)
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:

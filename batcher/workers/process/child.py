@@ -207,7 +207,8 @@ def run(
         packer = Packer(slot, task.end)
         table = packer.table(outputs)
         described = {row: describe_error(error) for row, error in failed.items()}
-        return BatchDone(task.number, table, packer.end, described), False
+        work = model.work_done()
+        return BatchDone(task.number, table, packer.end, described, work), False
     except BaseException as err:  # a model that calls sys.exit() must not end the child either
         error = device_error(err)
         return BatchFailed(task.number, describe_error(error)), isinstance(error, DeviceLost)

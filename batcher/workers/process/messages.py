@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.device_work import DeviceWork
 from batcher.core.run_sizes import RunSizes
 from batcher.core.spec import Array
 from batcher.models.protocol import LoadedModel, RemoteHook
@@ -134,12 +135,14 @@ class BatchDone(NamedTuple):
         table: where each output lies in the slot of the batch, behind the inputs.
         end: bytes of the slot that inputs and outputs take.
         failed: why single rows failed, by the index of the row.
+        work: as in Outcome.
     """
 
     number: int
     table: list[ArrayPlace]
     end: int
     failed: dict[int, DescribedError]
+    work: DeviceWork | None
 
 
 class BatchFailed(NamedTuple):

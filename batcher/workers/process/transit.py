@@ -21,6 +21,7 @@ from time import perf_counter
 
 from batcher.batching.batch import Batch
 from batcher.batching.worker import Outcome
+from batcher.core.device_work import DeviceWork
 from batcher.core.spec import Array
 from batcher.errors import ModelContractError
 from batcher.models.device_errors import device_error
@@ -176,15 +177,18 @@ class Transit:
         error: BaseException | None = None
         results: list[Mapping[str, Array]] = []
         failed: dict[int, BaseException] = {}
+        work: DeviceWork | None = None
         if isinstance(answer, BatchFailed):
             task.slot.busy = False
             error = rebuild_error(answer.error)
         else:
+            work = answer.work
             try:
                 results, failed = self._results(task, answer)
             except (MemoryError, ModelContractError) as err:
                 task.slot.busy, error = False, device_error(err)
-        return timed(task, free_at, answered, Outcome(results, error, 0.0, 0.0, failed=failed))
+        outcome = Outcome(results, error, 0.0, 0.0, failed=failed, work=work)
+        return timed(task, free_at, answered, outcome)
 
     def _results(
         self, task: BatchInTransit, answer: BatchDone

@@ -88,7 +88,7 @@ class ModelActor:
                 lambda allocate: _copied_into(inputs, allocate), rows
             )
             described = {row: describe_error(error) for row, error in failed.items()}
-            return RowsDone(dict(outputs), described)
+            return RowsDone(dict(outputs), described, self._model.work_done())
         except BaseException as err:  # a model that calls sys.exit() must not end the actor either
             error = device_error(err)
             answer = describe_error(error)

@@ -243,4 +243,4 @@ def _outcome(batch: Batch, answer: RowsDone | DescribedError) -> Outcome:
     except (MemoryError, ModelContractError) as err:
         return Outcome([], device_error(err), 0.0, 0.0)
     failed = {row: rebuild_error(error) for row, error in answer.failed.items()}
-    return Outcome(results, None, 0.0, 0.0, failed=failed)
+    return Outcome(results, None, 0.0, 0.0, failed=failed, work=answer.work)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from batcher.core.device_work import DeviceWork
 from batcher.core.spec import Array
 from batcher.workers.process.described_error import DescribedError
 
@@ -37,7 +38,9 @@ class RowsDone(NamedTuple):
     Attributes:
         outputs: name to array.
         failed: why single rows failed, by the index of the row.
+        work: as in Outcome.
     """
 
     outputs: dict[str, Array]
     failed: dict[int, DescribedError]
+    work: DeviceWork | None
