@@ -40,6 +40,7 @@ ZEROMQ = ["pyzmq>=26"]
 DNS = ["dnspython>=2.6"]
 ZOOKEEPER = ["kazoo>=2.10"]
 RAY = ["ray>=2.60"]
+GPU = ["nvidia-ml-py>=12.535"]
 BUILD_ONNX = ["onnx>=1.17"]
 # The weights are in this version's wheel, which is the last of its name.
 OCR = ["rapidocr-onnxruntime>=1.4.4,<1.5; python_version < '3.13'", *ONNX, *BUILD_ONNX]
@@ -175,6 +176,7 @@ setup(
         "dns": DNS,
         "zookeeper": ZOOKEEPER,
         "ray": RAY,
+        "gpu": GPU,
         "ocr": OCR,
         "test": TEST,
         "test-clients": TEST_CLIENTS,

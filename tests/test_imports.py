@@ -84,6 +84,7 @@ OWNERS = {
     "multiprocessing": ["workers"],
     "concurrent": ["workers"],
     "ray": ["workers"],
+    "pynvml": ["serving/nvml"],
     "prometheus_client": ["serving"],
     "obstore": ["serving"],
     "txredisapi": ["serving"],

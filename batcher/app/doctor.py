@@ -131,8 +131,8 @@ def _need_of(extra: str, settings: ServerSettings, base: Path) -> str:
     if extra in fronts:
         name, value = fronts[extra]
         return name if value is not None else ""
-    if extra == "parquet":
-        return ""  # a batch job names its files, no setting does
+    if extra in ("parquet", "gpu"):
+        return ""  # a batch job names its files, no setting does; metrics of GPUs are for who looks
     asked = {"redis": ("cache.store", _asks_redis), "ray": ("worker", _is_on_ray)}
     if extra in asked:
         key, asks = asked[extra]

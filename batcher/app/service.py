@@ -376,7 +376,7 @@ def _log_reason(failure: Failure) -> Failure:
 
 def _marks(server: ModelServer) -> TimerService:
     """Return the timer that keeps marks of what `server` counts."""
-    timer = TimerService(STEP_S, lambda: server.metrics.note(server.seconds()))
+    timer = TimerService(STEP_S, lambda: server.metrics.note(server.seconds(), server.pools.gpus))
     timer.clock = server.clock
     return timer
 

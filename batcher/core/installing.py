@@ -17,6 +17,7 @@ EXTRAS = {
     "parquet": "pyarrow",
     "redis": "txredisapi",
     "ray": "ray",
+    "gpu": "pynvml",
 }
 """Extras that the server can do without, each with a module that it brings."""
 

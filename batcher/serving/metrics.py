@@ -23,6 +23,7 @@ from batcher.core.counters import AnswerMetrics, Histogram, ModelMetrics
 from batcher.core.thread_seconds import thread_seconds
 from batcher.serving.cache_metrics import CacheMetrics
 from batcher.serving.canaries.metrics import CanaryMetrics
+from batcher.serving.device_metrics import DeviceMetrics, Pool
 from batcher.serving.jobs.metrics import JobCounts
 from batcher.serving.pipelines.counts import PipelineMetrics
 from batcher.serving.references.metrics import FetchCounts
@@ -149,6 +150,7 @@ class ServerMetrics(Collector):
         canaries: where trials of new versions are, and what they have decided.
         pipelines: counts of the steps of pipelines.
         jobs: counts of batch jobs.
+        devices: memory and use of the machine's GPUs.
         zeromq: counts of ZeroMQ's clients.
         loop_seconds: gives the seconds for which the thread that calls it, the loop's, has worked.
     """
@@ -172,6 +174,7 @@ class ServerMetrics(Collector):
         self.canaries = CanaryMetrics()
         self.pipelines = PipelineMetrics()
         self.jobs = JobCounts()
+        self.devices = DeviceMetrics()
         self.fetches = FetchCounts()
         self.zeromq = ZeromqMetrics()
         self.loop_seconds: Callable[[], float] = thread_seconds
@@ -196,8 +199,13 @@ class ServerMetrics(Collector):
             oldest = next(iter(self._ended))
             del self._ended[oldest], self._models[oldest]
 
-    def note(self, now: float) -> None:
-        """Keep a mark of the numbers of each version that serves, at `now`."""
+    def note(self, now: float, gpus: Pool | None = None) -> None:
+        """Keep a mark of the numbers of each version that serves, at `now`.
+
+        `gpus` is where GPUs may be read; None reads none.
+        """
+        if gpus is not None:
+            self.devices.note(now, gpus)
         loop = self.loop_seconds()
         for counts in self._models.values():
             if counts.load is not None:
@@ -225,6 +233,7 @@ class ServerMetrics(Collector):
         yield from self.canaries.collect()
         yield from self.pipelines.collect()
         yield from self.jobs.collect()
+        yield from self.devices.collect()
         yield from self.fetches.collect()
         yield from self.zeromq.collect()
 

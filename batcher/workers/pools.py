@@ -26,6 +26,7 @@ class Pools(NamedTuple):
         stores: one thread, for stores of models, which are slow or away.
         files: one thread, for models that are read from end to end.
         inputs: threads that fetch files which clients name in place of inputs.
+        gpus: one thread, for the driver of GPUs, which may hang.
     """
 
     cpu: CpuPool
@@ -34,6 +35,7 @@ class Pools(NamedTuple):
     stores: CpuPool
     files: CpuPool
     inputs: CpuPool
+    gpus: CpuPool
 
     @property
     def holders(self) -> tuple[CpuPool, CpuPool]:
@@ -60,4 +62,5 @@ def make_pools(
         CpuPool(1, MAX_DISK_READS, 1, call_from_thread, clock, "files"),
         # What waits for a thread holds no bytes yet.
         CpuPool(settings.input_fetches, tasks, 1, call_from_thread, clock, "input"),
+        CpuPool(1, 1, 1, call_from_thread, clock, "GPU"),
     )
