@@ -92,7 +92,7 @@ def load_model(
     steps = LoadSteps(progress)
     limit = MemoryLimit(settings, is_alone)
     checked = _loaded(definition, settings, steps, limit, maker, sample)
-    if excess := limit.excess():
+    if excess := limit.excess(checked.model.native_bytes):
         del checked  # or the error would hold on to the memory
         with _explained(definition, settings, ""):
             limit.refuse(excess)

@@ -86,12 +86,15 @@ class MemoryLimit:
         if self._memory is not None:
             self._memory.give_back()
 
-    def excess(self) -> str:
-        """Return in words that the model takes too much, and what to do; empty if it does not."""
+    def excess(self, native_bytes: int) -> str:
+        """Return in words that the model takes too much, and what to do; empty if it does not.
+
+        `native_bytes` are weights that lie beside the memory of PyTorch.
+        """
         if self._memory is None:
             return ""
         before = self._before
-        took = sum(
+        took = native_bytes + sum(
             max(0, nbytes - before.get(stream, 0))
             for stream, nbytes in self._memory.held().items()
             if stream == _DEFAULT_STREAM or stream not in before

@@ -111,6 +111,8 @@ class Model(Protocol):
         sample: what an author's class has as its attribute `sample`, whatever that is; known once
             the model is loaded. See `sample.py`.
         overlaps: whether a batch may `begin` before the one before it has its result.
+        native_bytes: bytes of weights in native code, which lie on the device beside the memory of
+            PyTorch; known once the model is compiled.
         work: counts of what its batches ask of a GPU; None for a model that counts nothing. Known
             once the model is loaded.
     """
@@ -125,6 +127,7 @@ class Model(Protocol):
     postprocess: Hook | None
     sample: object
     overlaps: bool
+    native_bytes: int
     work: WorkCounts | None
 
     def load(self, device: str) -> None:
@@ -201,6 +204,7 @@ class PlainModel:
     postprocess: Hook | None = None
     sample: object = None
     overlaps = False
+    native_bytes = 0
     work: WorkCounts | None = None
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:

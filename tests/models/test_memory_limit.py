@@ -14,6 +14,7 @@ from batcher.errors import ModelLoadError
 from batcher.models import memory_limit
 from batcher.models.loading import load_model
 from batcher.models.onnx import model as onnx_model
+from batcher.models.pytorch import aoti
 from batcher.models.pytorch.module import TorchModule
 from batcher.workers.process import child_load
 from batcher.workers.process.messages import LoadFailed, Prepare
@@ -154,6 +155,27 @@ def test_a_model_alone_in_its_process_is_held_to_the_limit_before_it_loads(
     told: list[object] = []
     assert child_load.load_and_tell(Prepare(definition, settings), told.append) is None
     assert told == [LoadFailed("alone: True", "")]
+
+
+def test_weights_in_native_code_count_though_pytorch_does_not_hold_them(
+    folders: Folders, memory: FakeMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aoti, "compiled_module", lambda *arguments: lambda x: x * 2)
+    source = (
+        MODULE
+        + """
+    def __init__(self):
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.zeros(256))
+        self.register_buffer("table", torch.zeros(128))
+"""
+    )
+    definition = folders.python(source)
+    assert multiplied_by(folders.load(definition, memory_limit="2KiB", compile="aoti")) == 2
+    memory.events.clear()
+    memory.own = {9: 1024}
+    with pytest.raises(ModelLoadError, match=r"memory_limit of 2 KiB on cpu; took 2\.5 KiB"):
+        folders.load(definition, memory_limit="2KiB", compile="aoti")
 
 
 @pytest.mark.parametrize("place", ["__init__", "forward"])

@@ -54,6 +54,7 @@ class RecordingModel:
     run_sizes = ANY_ROWS
     notes: tuple[str, ...] = ()
     overlaps = False
+    native_bytes = 0
     work: WorkCounts | None = None
 
     def __init__(self, spec: ModelSpec | None = None, predict: Predict = double) -> None:

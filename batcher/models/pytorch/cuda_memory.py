@@ -1,7 +1,7 @@
 """The memory of a GPU as PyTorch's allocator sees it.
 
 What libraries take beside the allocator is not seen: the context of CUDA, some hundred MB for each
-process, and the weights in a package of `compile: aoti`.
+process, and the weights in a package of `compile: aoti`, whose size the model itself tells.
 """
 
 from __future__ import annotations

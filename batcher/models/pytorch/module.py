@@ -149,6 +149,7 @@ class TorchModule(PlainModel, ABC):
         weights = weights_digest(module) if isinstance(module, torch.nn.Module) else ""
         wanted = aoti.Wanted(self._definition, self._settings, self._device, weights, self._largest)
         self._module = self.fitted(aoti.compiled_module(wanted, self._check_compiled, progress))
+        self.native_bytes = _weights_bytes(module)
         self.call = _in_order(self._module, self.spec)
         self.one_call = True
 
@@ -334,6 +335,13 @@ def _in_order(module: Callable[..., Any], spec: ModelSpec) -> Call:
         return module(*[tensors.get(name) for name in names])
 
     return call
+
+
+def _weights_bytes(module: Callable[..., Any]) -> int:
+    """Return the bytes of the weights of `module`. Inference thread."""
+    if not isinstance(module, torch.nn.Module):
+        return 0
+    return sum(each.nbytes for each in (*module.parameters(), *module.buffers()))
 
 
 def _is_compiled(module: Callable[..., Any]) -> bool:
