@@ -54,40 +54,46 @@ class BatchOutputs:
 
 
 class OutputRows(Mapping[str, Array]):
-    """Some rows of a batch's outputs: name to array. Each array is cut out at its first use."""
+    """Some rows of a batch's outputs: name to array. Each array is cut out at its first use.
 
-    __slots__ = ("_batch", "_start", "_stop")
+    Attributes:
+        batch: the outputs of the whole batch.
+        start: the first row.
+        stop: the row behind the last one.
+    """
+
+    __slots__ = ("batch", "start", "stop")
 
     def __init__(self, batch: BatchOutputs, start: int, stop: int) -> None:
         """Show the rows from `start` up to, not including, `stop`."""
-        self._batch = batch
-        self._start = start
-        self._stop = stop
+        self.batch = batch
+        self.start = start
+        self.stop = stop
 
     def __getitem__(self, name: str) -> Array:
         """Return the rows of the output `name`, a view."""
-        rows: Array = self._batch.arrays[name][self._start : self._stop]
+        rows: Array = self.batch.arrays[name][self.start : self.stop]
         return rows
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
-        return iter(self._batch.arrays)
+        return iter(self.batch.arrays)
 
     def __len__(self) -> int:
         """How many outputs there are."""
-        return len(self._batch.arrays)
+        return len(self.batch.arrays)
 
     @property
     def rows(self) -> int:
         """How many rows these are."""
-        return self._stop - self._start
+        return self.stop - self.start
 
     def tobytes(self, name: str) -> bytes | memoryview:
         """Return the bytes of these rows of the output `name`, row-major."""
-        whole, unit = self._batch.tobytes(name)
+        whole, unit = self.batch.tobytes(name)
         if not unit:
             return bytes_or_view(self[name])
-        return whole[self._start * unit : self._stop * unit]
+        return whole[self.start * unit : self.stop * unit]
 
 
 class Parameters(NamedTuple):

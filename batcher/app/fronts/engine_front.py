@@ -17,7 +17,7 @@ import hmac
 import os
 import pickle
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from struct import Struct
@@ -30,8 +30,6 @@ from batcher.app.frontends import Ways
 from batcher.app.fronts.places import Places
 from batcher.config.settings import ServerSettings
 from batcher.core.forks import bound_address, keep_from_forks
-from batcher.core.request import InferenceResponse, Parameters
-from batcher.core.spec import Array
 from batcher.core.waiters import Waiters
 from batcher.errors import UnknownRoute
 from batcher.frontends.endpoints.answer_log import AnswerLog
@@ -53,7 +51,7 @@ from batcher.frontends.link.messages import (
     STOP,
     TLS,
 )
-from batcher.frontends.link.models import CallSoon, Key, KnownModels
+from batcher.frontends.link.models import CallSoon, InferFitting, Key, KnownModels
 from batcher.frontends.listening.ending import LAST_ANSWERS_S
 from batcher.frontends.listening.sockets import Listening
 from batcher.frontends.listening.tls import Tls
@@ -110,16 +108,9 @@ class EngineFront(Front):
 
     # What a link asks.
 
-    def infer(
-        self,
-        generation: int,
-        key: Key,
-        inputs: Mapping[str, Array],
-        rows: int,
-        parameters: Parameters,
-    ) -> Deferred[InferenceResponse]:
-        """Answer a request that was decoded for `key` as `generation` describes it."""
-        return self._models.infer(generation, key, inputs, rows, parameters)
+    def infer_for(self, generation: int, key: Key) -> InferFitting:
+        """Return what answers requests that were decoded for `key` as `generation` describes it."""
+        return self._models.infer_for(generation, key)
 
     def reply(
         self, method: str, pattern: str, call: Call, send: Callable[[Reply], None]

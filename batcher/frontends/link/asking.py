@@ -13,6 +13,7 @@ does what comes until the next engine is there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,19 @@ from twisted.python.failure import Failure
 
 from batcher.codecs.content_coding import CodedBody
 from batcher.core.epoch import Epoch
-from batcher.core.request import NO_PARAMETERS, InferenceRequest, InferenceResponse
+from batcher.core.request import (
+    NO_PARAMETERS,
+    BatchOutputs,
+    InferenceRequest,
+    InferenceResponse,
+    OutputRows,
+)
 from batcher.errors import BuffersFull, Unavailable
 from batcher.frontends.endpoints.call import Call, FileBody, Reply
 from batcher.frontends.link.arrays import read_arrays, write_arrays
 from batcher.frontends.link.channel import Channel
 from batcher.frontends.link.frames import Message
+from batcher.frontends.link.gathering import Asks, is_small
 from batcher.frontends.link.messages import (
     ANSWER,
     ASK,
@@ -36,6 +44,7 @@ from batcher.frontends.link.messages import (
     FAILURE,
     MODELS,
     REPLY,
+    UNSENT,
     read_body,
     read_error,
     write_body,
@@ -72,8 +81,9 @@ class EngineLink:
         self._run_on_disk = run_on_disk
         self._channel: Channel | None = None
         self._waiting: dict[int, Deferred[Any]] = {}
+        self._asks: dict[Key, Asks] = {}  # the last requests for each key that share a message
         self._last = 0
-        self._reads = {ANSWER: self._answer, REPLY: self._reply, FAILURE: _failure}
+        self._reads = {REPLY: self._reply, FAILURE: _failure}
 
     @property
     def waiting(self) -> int:
@@ -84,15 +94,32 @@ class EngineLink:
         """Ask the engine at the other end of `channel` from now on."""
         self._channel = channel
 
+    def follow(self, generation: int) -> None:
+        """Ask for models of `generation` from now on."""
+        self.generation = generation
+        self._asks.clear()  # what is in there leaves all the same
+
     def infer(self, key: Key, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Have the engine answer `request`, which asks for `key`; raises Unavailable."""
+        number = self._last = self._last + 1
+        asks = self._asks.get(key)
+        if asks is None or not asks.add(number, self.generation, request):
+            self._begin(number, key, request)
+        return self._expect(number)
+
+    def _begin(self, number: int, key: Key, request: InferenceRequest) -> None:
+        """Ask in a message of its own; requests like this one that come this turn share it."""
         channel = self._reading_engine()
+        if is_small(request.inputs, 1):
+            asks = self._asks[key] = Asks(self.generation, key, request)
+            channel.gather(asks)
+            asks.add(number, self.generation, request)
+            return
         given = request.parameters
         parameters = None if given is NO_PARAMETERS else tuple(given)
         inputs = write_arrays(request.inputs, channel.lender)
-        number = self._last = self._last + 1
-        channel.send((ASK, number, self.generation, *key, request.rows, parameters, inputs))
-        return self._expect(number)
+        head = (ASK, [number], self.generation, *key, request.rows)
+        channel.send((*head, [parameters], inputs))
 
     def call(self, method: str, pattern: str, call: Call) -> Deferred[Reply]:
         """Have the engine answer `call` by the route of `method` and `pattern`; as `infer`."""
@@ -110,7 +137,14 @@ class EngineLink:
 
     def take(self, message: Message) -> None:
         """Hear one message of the engine."""
-        read = self._reads.get(message[0])
+        kind = message[0]
+        if kind == ANSWER:
+            self._take_answers(message)
+            return
+        if kind == UNSENT:
+            self._fail_all(message[1], message[2])
+            return
+        read = self._reads.get(kind)
         if read is None:
             self.hear(message)
             return
@@ -119,13 +153,12 @@ class EngineLink:
             result = read(message)
         except Exception:  # whatever it is, the request must not wait for ever
             result = Failure()
-        deferred = self._waiting.pop(message[1], None)
-        if deferred is not None:
-            deferred.callback(result)
+        self._end(message[1], result)
 
     def lost(self) -> None:
         """Fail what waits for the engine, which has ended."""
         self._channel = None
+        self._asks.clear()
         waiting, self._waiting = self._waiting, {}
         for deferred in waiting.values():
             # It may have run: a client must not be told to send it again.
@@ -152,19 +185,49 @@ class EngineLink:
 
     def _expect(self, number: int) -> Deferred[Any]:
         """Return what the answer to a request that was sent fires."""
-
-        def give_up(_: Deferred[Any]) -> None:
-            if self._waiting.pop(number, None) is not None:
-                self.send((CANCEL, number))
-
-        deferred = self._waiting[number] = Deferred(give_up)
+        deferred: Deferred[Any] = Deferred(partial(self._give_up, number))
+        self._waiting[number] = deferred
         return deferred
 
-    def _answer(self, message: Message) -> InferenceResponse:
-        _, _, model, version, outputs, queue, compute, batch_size, origin, steps = message
+    def _give_up(self, number: int, _: Deferred[Any]) -> None:
+        if self._waiting.pop(number, None) is not None:
+            self.send((CANCEL, number))
+
+    def _end(self, number: int, result: object) -> None:
+        deferred = self._waiting.pop(number, None)
+        if deferred is not None:
+            deferred.callback(result)
+
+    def _fail_all(self, numbers: list[int], failure: Failure) -> None:
+        for number in numbers:
+            self._end(number, failure)
+
+    def _take_answers(self, message: Message) -> None:
+        """Answer the requests that share a message."""
+        numbers = message[1]
+        try:
+            responses = self._responses(message)
+        except Exception:  # as for other messages
+            self._fail_all(numbers, Failure())
+            return
+        for index, response in enumerate(responses):
+            self._end(numbers[index], response)
+
+    def _responses(self, message: Message) -> list[InferenceResponse]:
+        _, _, model, version, outputs, counts, queues, compute, size, origin, steps = message
         arrays = read_arrays(outputs, self._engine().reader)
-        # Not `*times`: compiled code would call this class as any function of Python's.
-        return InferenceResponse(model, version, arrays, queue, compute, batch_size, origin, steps)
+        if counts is None:
+            queue = queues[0]
+            # Not `*times`: compiled code would call this class as any function of Python's.
+            return [InferenceResponse(model, version, arrays, queue, compute, size, origin, steps)]
+        batch, start = BatchOutputs(arrays), 0
+        found: list[InferenceResponse] = []
+        for index, queue in enumerate(queues):
+            stop = start + counts[index]
+            rows = OutputRows(batch, start, stop)
+            found.append(InferenceResponse(model, version, rows, queue, compute, size))
+            start = stop
+        return found
 
     def _reply(self, message: Message) -> Reply:
         _, _, status, content_type, written, headers, model, file = message
@@ -259,7 +322,8 @@ class RemoteEngine:
     def follow(self, message: Message) -> None:
         """Know the models that MODELS describes."""
         assert message[0] == MODELS
-        _, self.link.generation, data = message
+        _, generation, data = message
+        self.link.follow(generation)
         described, self._only = read_models(data)
         around = (self, self._pools, self.seconds)
         self._begin({key: RemoteServable(key, each, *around) for key, each in described.items()})

@@ -1,7 +1,8 @@
 """One end of the connection between a front process and the engine.
 
 Messages gather until the loop's turn is over and leave together, with one system call. So the
-other process is woken once for all that one turn has to say, however many requests that are.
+other process is woken once for all that one turn has to say, however many requests that are. Small
+requests, and small answers, even share a message (`gathering.py`).
 
 The channel is written against two methods of an asyncio transport, `write` and
 `get_write_buffer_size`, and is the protocol of that transport.
@@ -14,9 +15,11 @@ from mmap import mmap
 from typing import Any, Protocol
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from batcher.frontends.link.frames import FrameReader, Message, frame_of
-from batcher.frontends.link.messages import BACK
+from batcher.frontends.link.gathering import Gathered
+from batcher.frontends.link.messages import BACK, UNSENT
 from batcher.frontends.link.models import CallSoon
 from batcher.workers.shared_memory.region import Lender, Reader
 
@@ -68,7 +71,7 @@ class Channel:
         self.burst = burst or _call
         self._call_soon = call_soon
         self._frames = FrameReader()
-        self._waiting: list[bytes] = []
+        self._waiting: list[bytes | Gathered] = []
         self._transport: Any = None
         self._open = True
 
@@ -79,10 +82,13 @@ class Channel:
         """
         if not self._open:
             return
-        frame = frame_of(message)  # at once: whose message it is hears of an error
-        if not self._waiting:
-            self._call_soon(self.flush)
-        self._waiting.append(frame)
+        self._wait(frame_of(message))  # at once: whose message it is hears of an error
+
+    def gather(self, gathered: Gathered) -> None:
+        """Send `gathered` at the end of the turn, with all that is added until then."""
+        if self._open:
+            gathered.is_open = True
+            self._wait(gathered)
 
     def flush(self) -> None:
         """Send what waits now."""
@@ -90,7 +96,8 @@ class Channel:
             return
         if gone := self.reader.take_gone():
             self._waiting.append(frame_of((BACK, gone)))
-        frames, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, []
+        frames = [each if isinstance(each, bytes) else self._frame_of(each) for each in waiting]
         self._transport.write(b"".join(frames))
 
     @property
@@ -119,6 +126,9 @@ class Channel:
         """Tell the peer that the other process is gone."""
         if self._open:
             self._open = False
+            for each in self._waiting:
+                if isinstance(each, Gathered):
+                    each.is_open = False
             self._waiting.clear()
             # A cycle would keep both regions of memory until the collector looks, hours later.
             peer, self.peer = self.peer, _Nobody()
@@ -130,6 +140,19 @@ class Channel:
 
     def resume_writing(self) -> None:
         """Go on."""
+
+    def _wait(self, frame: bytes | Gathered) -> None:
+        if not self._waiting:
+            self._call_soon(self.flush)
+        self._waiting.append(frame)
+
+    def _frame_of(self, gathered: Gathered) -> bytes:
+        gathered.is_open = False
+        try:
+            return frame_of(gathered.message(self.lender))
+        except Exception:  # whatever it is, no request must wait for ever
+            self.peer.take((UNSENT, gathered.numbers, Failure()))
+            return b""
 
     def _take_all(self, messages: list[Message]) -> None:
         for message in messages:

@@ -12,8 +12,12 @@
                                                   TLS       read the certificate again
     BACK      parts of shared memory that nobody reads any more, in both directions
 
-A message is a tuple, whose first value is one of these numbers. The second of ASK, CALL, CANCEL,
-ANSWER, REPLY and FAILURE is the number of the request, which the front has chosen.
+UNSENT is what a channel says to its own end: what was gathered for several requests could not be
+made a message, for such a reason.
+
+A message is a tuple, whose first value is one of these numbers. The second of CALL, CANCEL, REPLY
+and FAILURE is the number of the request, which the front has chosen; of ASK and ANSWER the list of
+these numbers, since many requests may share a message (`gathering.py`).
 """
 
 from __future__ import annotations
@@ -51,6 +55,7 @@ DRAIN: Final = 14
 STOP: Final = 15
 TLS: Final = 16
 BACK: Final = 17
+UNSENT: Final = 18
 
 _CODED: Final = "C"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -29,6 +30,9 @@ Key = tuple[str, str]
 
 Labels = Callable[[str], Iterable[str]]
 """Returns the labels of the versions of a model."""
+
+InferFitting = Callable[[Mapping[str, Array], int, Parameters], Deferred[InferenceResponse]]
+"""Answers one request of so many rows; raises and fails as `Servable.infer`."""
 
 CallSoon = Callable[[Callable[[], object]], object]
 """Calls a function in the next turn of the loop, as `loop.call_soon` does."""
@@ -72,22 +76,17 @@ class KnownModels:
         self._describe()
         engine.watch(self._changed)
 
-    def infer(
-        self,
-        generation: int,
-        key: Key,
-        inputs: Mapping[str, Array],
-        rows: int,
-        parameters: Parameters,
-    ) -> Deferred[InferenceResponse]:
-        """Answer a request that was decoded for `key` as `generation` describes it.
-
-        Raises and fails as `Servable.infer`.
-        """
+    def infer_for(self, generation: int, key: Key) -> InferFitting:
+        """Return what answers requests that were decoded for `key` as `generation` describes it."""
         found = self._servables.get(key) if generation == self._generation else None
-        # What its front knew is still true: nothing has to be looked at again.
+        # What their front knew is still true: nothing has to be looked at again.
         if found is not None and not self._due:
-            return found.infer_fitting(inputs, rows, parameters)
+            return found.infer_fitting
+        return partial(self._look_again, key)
+
+    def _look_again(
+        self, key: Key, inputs: Mapping[str, Array], rows: int, parameters: Parameters
+    ) -> Deferred[InferenceResponse]:
         return self._engine.traffic.servable(*key).infer(inputs, parameters)
 
     def _changed(self) -> None:
