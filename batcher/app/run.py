@@ -267,8 +267,10 @@ def _give_memory_back(reactor: ServerReactor, service: BatcherService) -> None:
 
 def leave(status: int) -> None:
     """End the process at once with `status`, whatever its other threads do."""
-    kill_started_processes()
-    os._exit(status)
+    try:
+        kill_started_processes()
+    finally:
+        os._exit(status)
 
 
 def _loop_listen(loop: asyncio.AbstractEventLoop) -> Listen:

@@ -8,16 +8,15 @@ returns it would so have one request answered with the rows of another:
         self.buffer[:rows] = inputs["x"]
         return {"x": self.buffer[:rows]}
 
-The first calls of each hook, those of warm-up among them, show whether it does such a thing. They
-run one at a time, and what they return is copied:
+Two things show whether it does such a thing: its code, which is read (`hook_writes.py`), and its
+first calls, those of warm-up among them. These run one at a time, and what they return is copied.
 
-    what the first calls show                                what holds from then on
-    results share memory, which is not read-only             hooks of the model take turns, results
-                                                             are copied
-    an attribute of the model is set anew or written into    the same, and the log names it: what
-                                                             one hook leaves there for the other may
-                                                             be of another request
-    none of these                                            hooks run side by side, nothing is
+    found                                                    what holds from then on
+    code that writes into the model, or into what else is    hooks of the model take turns, results
+    kept                                                     are copied, and the log says why
+    results of two calls in the same memory, which is not    the same
+    read-only
+    neither                                                  hooks run side by side, nothing is
                                                              copied
 """
 
@@ -32,6 +31,7 @@ import numpy as np
 
 from batcher.core.ragged import copied, is_ragged
 from batcher.core.spec import Array
+from batcher.models.hook_writes import Found, writes_of
 from batcher.models.protocol import Arrays, Hook, Model
 
 EQUAL_CALLS: Final = 3
@@ -42,12 +42,7 @@ shape, others two that they use in turn.
 MOST_CALLS: Final = 16
 """Calls after which a hook is known even so: texts may never make results of the same shapes."""
 
-MOST_COMPARED_BYTES: Final = 1 << 20
-"""Bytes of an array from which its content is not looked at: such an array may be weights."""
-
 Take = Callable[[Any], dict[str, Array]]
-
-State = dict[str, tuple[Any, Any]]
 
 
 class HookTurns:
@@ -56,8 +51,6 @@ class HookTurns:
     Attributes:
         lock: held by the hook whose turn it is.
         watched: how many of the hooks are not known yet.
-        compares: whether attributes of the model are compared. In service `predict` changes them
-            too, so this ends with warm-up, if there is one.
         notes: by hook, why the hooks take turns for good, in words; empty if they do not.
     """
 
@@ -65,7 +58,6 @@ class HookTurns:
         """Begin with no hook."""
         self.lock = Lock()
         self.watched = 0
-        self.compares = True
         self.notes: dict[str, str] = {}
 
 
@@ -79,7 +71,6 @@ class WatchedHook:
         """Watch `hook`, called `name` in notes, which takes turns with the others of `turns`."""
         self._hook = hook
         self._name = name
-        self._owner = getattr(hook, "__self__", hook)
         self.turns = turns
         turns.watched += 1
         self._is_watched = True
@@ -98,16 +89,13 @@ class WatchedHook:
         with turns.lock:
             if not self._is_watched:
                 return _copies(take(self._hook(values)))
-            given, before = _parts(values), self._state()
+            given = _parts(values)
             found = take(self._hook(values))
-            self._note(found, given, _changed(before, self._state()))
+            self._note(found, given)
             return _copies(found)
 
-    def _state(self) -> State:
-        return _state_of(self._owner) if self.turns.compares else {}
-
-    def _note(self, found: Arrays, given: list[Array], changed: list[str]) -> None:
-        """Take note of a call that was `given` arrays, `found` others and `changed` attributes."""
+    def _note(self, found: Arrays, given: list[Array]) -> None:
+        """Take note of a call that was `given` arrays and `found` others."""
         new = {
             name: parts
             for name, array in found.items()
@@ -116,9 +104,6 @@ class WatchedHook:
         notes = [
             self._memory_note(name) for name, parts in new.items() if _share(parts, self._earlier)
         ]
-        # The first call may make what is then used.
-        if self._calls and not notes:
-            notes = [self._state_note(name) for name in changed]
         for parts in new.values():
             self._earlier += parts  # held, so that no later call is given this memory by chance
         shapes = tuple(array.shape for array in found.values())
@@ -126,7 +111,7 @@ class WatchedHook:
         is_known = self._calls[shapes] >= EQUAL_CALLS or self._calls.total() >= MOST_CALLS
         if notes or is_known:
             if notes:
-                self.turns.notes[self._name] = notes[0]
+                self.turns.notes.setdefault(self._name, notes[0])
             self.turns.watched -= 1
             self._is_watched = False
             self._earlier.clear()
@@ -138,27 +123,61 @@ class WatchedHook:
             "(`array.flags.writeable = False`), or return a new one: hooks run side by side then"
         )
 
-    def _state_note(self, attribute: str) -> str:
-        return (
-            f"{self._name} changes the attribute {attribute!r} at each call, so the hooks take "
-            "turns. Hooks of other requests run between preprocess and postprocess of one: what "
-            "postprocess needs to know of its request, preprocess returns beside the inputs, and "
-            "predict hands on"
-        )
-
 
 def watch_hooks(model: Model) -> None:
     """Have the hooks of `model`, which is loaded, take turns until they are known. Any thread."""
-    turns = HookTurns()
-    for name in ("preprocess", "postprocess"):
-        hook = getattr(model, name)
+    hooks = {name: getattr(model, name) for name in ("preprocess", "postprocess")}
+    turns, found = HookTurns(), {}
+    for name, hook in hooks.items():
         if hook is not None and not isinstance(hook, WatchedHook):
+            found[name] = _read(hook)
             setattr(model, name, WatchedHook(hook, name, turns))
+            turns.notes |= _code_notes(name, found[name])
+    if len(found) == 2:
+        first, last = found["preprocess"], found["postprocess"]
+        turns.notes |= _handed_notes(first.written & last.read)
 
 
 def watched(hook: Hook, name: str) -> WatchedHook:
     """Return `hook`, called `name`, that takes turns with itself until it is known. Any thread."""
-    return WatchedHook(hook, name, HookTurns())
+    turns = HookTurns()
+    turns.notes |= _code_notes(name, _read(hook))
+    return WatchedHook(hook, name, turns)
+
+
+def _read(hook: Hook) -> Found:
+    """Return what the code of `hook` writes into; nothing if it cannot be read. Any thread."""
+    try:
+        return writes_of(hook)
+    # Code of all kinds is looked at, and what it does is known from its calls as well.
+    except Exception:
+        return Found(set(), set(), set())
+
+
+def _code_notes(name: str, found: Found) -> dict[str, str]:
+    """Return the note that the hook called `name` writes into what is kept; mostly none."""
+    if not found.kept:
+        return {}
+    return {
+        name: f"{name} writes into {_listed(found.kept)}, which it keeps from request to request, "
+        "so the hooks take turns. Where a hook makes new arrays at each call, and keeps nothing of "
+        "a request, hooks run side by side"
+    }
+
+
+def _handed_notes(names: set[str]) -> dict[str, str]:
+    """Return the note that `postprocess` reads `names`, which `preprocess` writes; mostly none."""
+    if not names:
+        return {}
+    return {
+        "preprocess": f"preprocess writes {_listed(names)}, which postprocess reads. Hooks of "
+        "other requests run between the two, so postprocess may find what is of another request: "
+        "let preprocess return it beside the inputs, and predict beside the outputs"
+    }
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def turns_of(model: Model) -> HookTurns | None:
@@ -197,32 +216,3 @@ def _is_writeable(array: Array) -> bool:
     while not array.flags.writeable and isinstance(array.base, np.ndarray):
         array = array.base
     return bool(array.flags.writeable)
-
-
-def _state_of(owner: object) -> State:
-    """Return the attributes of `owner` by name, each with what tells whether it was written into.
-
-    The buffers of a module of PyTorch are attributes too.
-    """
-    attributes = getattr(owner, "__dict__", {})
-    attributes = {**attributes, **attributes.get("_buffers", {})}
-    return {name: (value, _content(value)) for name, value in attributes.items()}
-
-
-def _content(value: object) -> object:
-    if isinstance(value, np.ndarray) and value.nbytes <= MOST_COMPARED_BYTES:
-        return value.tobytes()
-    try:
-        # A tensor of PyTorch, which need not be imported here, counts what writes into it.
-        return getattr(value, "_version", None)
-    except RuntimeError:  # and one that was made in inference mode does not
-        return None
-
-
-def _changed(before: State, after: State) -> list[str]:
-    """Return the names of attributes that were set anew or written into."""
-    return [
-        name
-        for name, (value, content) in after.items()
-        if name not in before or before[name][0] is not value or before[name][1] != content
-    ]

@@ -357,7 +357,6 @@ def _tell_hints(model: CheckedModel, progress: Progress) -> None:
     if note := uneven_texts_note(model.model, model.sample):
         progress(note)
     if turns := turns_of(model.model):
-        turns.compares = False
         for note in turns.notes.values():
             progress(f"note: {note}")
     _hint_at_operators(model, progress)

@@ -312,5 +312,6 @@ def _have_ended(package: str, seconds: float) -> bool:
 def _tell(processes: Iterable[BaseProcess], send: Callable[[BaseProcess], None]) -> None:
     """Send each of the `processes` a signal by `send`. A daemon thread."""
     for process in processes:
-        with suppress(OSError, ValueError):  # it has just ended
+        # It has just ended, or is a library's own kind of process, which raises anything.
+        with suppress(Exception):
             send(process)

@@ -149,8 +149,8 @@ def test_a_hook_that_writes_into_its_model_takes_turns_and_the_attribute_is_name
     assert turns is not None
     assert list(turns.notes) == ["preprocess"]
     note = turns.notes["preprocess"]
-    assert "preprocess changes the attribute" in note
-    assert "'count'" in note or "'sums'" in note
+    assert "preprocess writes into self." in note
+    assert "self.count" in note or "self.sums" in note
     assert runs_alone(model.preprocess)
     assert runs_alone(model.postprocess), "which reads what the other writes"
 
@@ -190,8 +190,41 @@ def test_a_step_of_a_pipeline_that_writes_into_itself_takes_turns() -> None:
     step = watched(Step(), "step 'double'")
     for _ in range(EQUAL_CALLS):
         step.arrays({"x": rows(1)}, dict)
-    assert "step 'double' changes the attribute 'twice'" in step.turns.notes["step 'double'"]
+    assert "step 'double' writes into self.twice" in step.turns.notes["step 'double'"]
     assert runs_alone(step)
+
+
+def test_what_preprocess_leaves_for_postprocess_is_told() -> None:
+    class Leaving:
+        rows = 0
+
+        def preprocess(self, inputs: Inputs) -> dict[str, Any]:
+            self.rows = len(inputs["x"])
+            return dict(inputs)
+
+        def postprocess(self, outputs: Inputs) -> dict[str, Any]:
+            return {"y": outputs["y"][: self.rows]}
+
+    own, model = Leaving(), RecordingModel()
+    model.preprocess, model.postprocess = own.preprocess, own.postprocess
+    warm_up(checked(model), 4, print)
+    turns = turns_of(model)  # type: ignore[arg-type]
+    assert turns is not None
+    assert "preprocess writes self.rows, which postprocess reads" in turns.notes["preprocess"]
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"_version": np.zeros(2)}, {"_buffers": None}, {"_buffers": [1]}]
+)
+def test_attributes_of_any_name_are_the_models_own(attributes: dict[str, Any]) -> None:
+    class Owner:
+        def preprocess(self, inputs: Inputs) -> dict[str, Any]:
+            return {"x": inputs["x"] * 2}
+
+    owner, model = Owner(), RecordingModel()
+    vars(owner).update(attributes)
+    model.preprocess = owner.preprocess
+    warm_up(checked(model), 4, print)
 
 
 def test_a_hook_that_raises_lets_the_next_have_its_turn() -> None:

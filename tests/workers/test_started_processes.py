@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import subprocess
 from time import sleep
+
+import pytest
 
 from batcher.workers.started_processes import kill_started_processes
 
@@ -16,3 +19,17 @@ def test_what_a_model_has_started_and_left_is_killed() -> None:
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
     kill_started_processes()
+
+
+def test_a_librarys_own_kind_of_process_is_killed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Foreign:
+        """A process of joblib, whose `kill` raises AttributeError."""
+
+        def __init__(self) -> None:
+            self.program = subprocess.Popen(["sleep", "600"])
+            self.pid = self.program.pid
+
+    foreign = Foreign()
+    monkeypatch.setattr(multiprocessing, "active_children", lambda: [foreign])
+    kill_started_processes()
+    assert foreign.program.wait(60) == -signal.SIGKILL

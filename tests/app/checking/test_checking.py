@@ -292,8 +292,8 @@ def test_each_hook_that_keeps_what_it_writes_is_told(folders: Folders) -> None:
     )
     report = check(folders.python(source))
     hints = [each.message for each in report.findings if each.rule is rules.HINT]
-    assert any("preprocess changes the attribute 'x'" in text for text in hints)
-    assert any("postprocess changes the attribute 'y'" in text for text in hints)
+    assert any("preprocess writes into self.x" in text for text in hints)
+    assert any("postprocess writes into self.y" in text for text in hints)
 
 
 def test_sizes_that_preprocess_makes_equal_keep_no_requests_apart(folders: Folders) -> None:
