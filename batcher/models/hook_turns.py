@@ -52,6 +52,7 @@ class HookTurns:
         lock: held by the hook whose turn it is.
         watched: how many of the hooks are not known yet.
         notes: by hook, why the hooks take turns for good, in words; empty if they do not.
+        told: those of the notes that the log has.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class HookTurns:
         self.lock = Lock()
         self.watched = 0
         self.notes: dict[str, str] = {}
+        self.told: set[str] = set()
 
 
 class WatchedHook:
@@ -186,6 +188,16 @@ def turns_of(model: Model) -> HookTurns | None:
         if isinstance(hook, WatchedHook):
             return hook.turns
     return None
+
+
+def new_notes(model: Model) -> list[str]:
+    """Return what is known since the last call of how hooks of `model` run. Inference thread."""
+    turns = turns_of(model)
+    if turns is None:
+        return []
+    found = [note for note in turns.notes.values() if note not in turns.told]
+    turns.told.update(found)
+    return found
 
 
 def arrays_of(hook: Hook, values: Arrays, take: Take) -> dict[str, Array]:

@@ -31,6 +31,7 @@ from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import is_out_of_memory
 from batcher.models.file_facts import unchanged
 from batcher.models.first_imports import imported
+from batcher.models.hook_turns import new_notes
 from batcher.models.load_steps import LoadSteps
 from batcher.models.memory_limit import MemoryLimit, advice
 from batcher.models.own_code import first_cause, with_place
@@ -38,7 +39,7 @@ from batcher.models.protocol import Model, Progress
 from batcher.models.reshaped import ReshapedModel, of_model
 from batcher.models.sample import sample_of
 from batcher.models.sized import SizedModel
-from batcher.models.unused_settings import memory_note, unused_note
+from batcher.models.unused_settings import unused_notes
 from batcher.models.version_code.importing import import_from_folder
 from batcher.models.version_files import version_files
 from batcher.models.warmup import warm_up
@@ -276,8 +277,8 @@ def _tell_notes(
     progress: Progress,
 ) -> None:
     """Report what loading has shown, and what no failure follows from. Inference thread."""
-    unused = unused_note(settings, definition.format), memory_note(settings, device)
-    for note in (*definition.notes, *model.model.notes, *filter(None, unused)):
+    own = (*model.model.notes, *new_notes(model.model))
+    for note in (*definition.notes, *own, *unused_notes(settings, definition.format, device)):
         progress(f"note: {note}")
     max_batch_size = settings.max_batch_size
     if model.largest(max_batch_size) < max_batch_size:

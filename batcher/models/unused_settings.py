@@ -42,3 +42,8 @@ def memory_note(settings: ModelSettings, device: str) -> str:
     if settings.memory_limit is None or device != "cpu":
         return ""
     return "expected a GPU for memory_limit; got the CPU, where nothing limits a model's memory"
+
+
+def unused_notes(settings: ModelSettings, kind: str, device: str) -> list[str]:
+    """Return both notes, as far as there is one. Any thread."""
+    return [*filter(None, (unused_note(settings, kind), memory_note(settings, device)))]

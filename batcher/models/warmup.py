@@ -54,7 +54,7 @@ from batcher.models.batch_axes import BatchAxes
 from batcher.models.blank_rows import NothingPrepared, WarmupBatch, unsized_inputs
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
-from batcher.models.hook_turns import turns_of
+from batcher.models.hook_turns import new_notes
 from batcher.models.lacking import check_lacking, told_of_lacking
 from batcher.models.own_code import with_place
 from batcher.models.protocol import Arrays, Progress
@@ -356,9 +356,8 @@ def _tell_hints(model: CheckedModel, progress: Progress) -> None:
     """Report to `progress` what a model that works could do better. Inference thread."""
     if note := uneven_texts_note(model.model, model.sample):
         progress(note)
-    if turns := turns_of(model.model):
-        for note in turns.notes.values():
-            progress(f"note: {note}")
+    for note in new_notes(model.model):
+        progress(f"note: {note}")
     _hint_at_operators(model, progress)
 
 
