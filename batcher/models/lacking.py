@@ -8,12 +8,13 @@ show nothing of that:
     def predict(self, inputs):             refused at warm-up, which runs one batch more, without
         … inputs["mask"] …                     all such inputs
 
-A model that raises `InvalidInput` answers such a request by itself, and is served.
+A model that raises `InvalidInput` answers such a request by itself, and is served. So is one that
+needs one of several inputs, whichever it is: it fails only without all of them, which is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from batcher.core.error_text import message
@@ -21,6 +22,7 @@ from batcher.core.spec import ModelSpec
 from batcher.errors import InvalidInput, ModelLoadError
 from batcher.models.blank_rows import SENTENCES, NothingPrepared, WarmupBatch, blank_rows
 from batcher.models.checked import CheckedModel
+from batcher.models.protocol import Progress
 from batcher.models.sample import Sample
 
 
@@ -74,37 +76,45 @@ def told_of_lacking(model: CheckedModel) -> Iterator[None]:
         raise ModelLoadError(text) from err.__cause__
 
 
-def check_lacking(model: CheckedModel, rows: int, rows_each: int) -> None:
+def check_lacking(model: CheckedModel, rows: int, rows_each: int, progress: Progress) -> None:
     """Run a batch of `rows` rows without the optional inputs; `rows_each` as in WarmupBatch.
 
-    Raises:
-        InputNeeded: the model fails; the message names the inputs that it needs.
+    Tells `progress` of a model that fails only without all of them. Inference thread.
 
-    Inference thread.
+    Raises:
+        InputNeeded: the model fails without one input; the message names all such inputs.
     """
     sent = _rows_of(model)
     names = [name for name in lacking_inputs(model.spec) if name in sent]
 
-    def error_without(names: Collection[str]) -> BaseException | None:
+    def error_without(*names: str) -> BaseException | None:
         rest = {name: array for name, array in sent.items() if name not in names}
         return _error(model, rest, rows, rows_each)
 
-    if not names or (error := error_without(names)) is None:
+    if not names or (error := error_without(*names)) is None:
         return
-    single = {name: error_without([name]) for name in names}
-    needed = [name for name in names if single[name] is not None] or names
-    error = single[needed[0]] or error
-    raise _needed_error(needed, error) from error
+    single = {name: found for name in names if (found := error_without(name)) is not None}
+    if single:
+        raise _needed_error(single) from next(iter(single.values()))
+    progress(
+        f"note: requests with none of the inputs {_quoted(names)} fail: {_reason(error)}. Raise "
+        "InvalidInput there, so that clients are told what to send"
+    )
 
 
-def _needed_error(names: list[str], error: BaseException) -> InputNeeded:
-    """Return what says that a model needs the inputs `names`, since it raised `error` without."""
-    reason = f"{type(error).__name__}: {message(error).strip()}".removesuffix(": ")
+def _needed_error(errors: Mapping[str, BaseException]) -> InputNeeded:
+    """Return what says which inputs a model needs: it raised the `errors` without each of them."""
+    names = list(errors)
     return InputNeeded(
         f"input{'s' * (len(names) > 1)} {_quoted(names)}: expected a model that runs without an "
-        f"input that is `optional: true`, since requests may leave the input out; got {reason}. "
-        f"{_mend(names[0])}"
+        f"input that is `optional: true`, since requests may leave the input out; got "
+        f"{_reason(errors[names[0]])}. {_mend(names[0])}"
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Return the class and the words of `error`. Any thread."""
+    return f"{type(error).__name__}: {message(error).strip()}".removesuffix(": ")
 
 
 def _rows_of(model: CheckedModel) -> Sample:

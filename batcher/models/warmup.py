@@ -117,7 +117,7 @@ def warm_up(
         return
     largest = model.largest(max_batch_size)
     _run_in_pieces(model, rows_each, largest)
-    check_lacking(model, _sizes_of(model, largest)[0], rows_each)
+    check_lacking(model, _sizes_of(model, largest)[0], rows_each, progress)
     _run_uneven(model, largest, progress)
     _run_lengths(model, largest, max_elements, rows_each, progress)
     _tell_hints(model, progress)

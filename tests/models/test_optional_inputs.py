@@ -105,6 +105,13 @@ def test_warm_up_shows_that_a_class_needs_an_optional_input(
         folders.load(definition)
 
 
+def test_a_class_that_needs_one_of_two_inputs_is_served_with_a_note(folders: Folders) -> None:
+    result = "inputs['bias'] if 'bias' in inputs else inputs['scale']"
+    folders.load(folders.python(MAPPING.format("", result), inputs=TWO, outputs=OUTPUTS))
+    (note,) = [text for text in folders.progress if text.startswith("note: ")]
+    assert "none of the inputs 'bias', 'scale' fail: KeyError: 'scale'." in note
+
+
 def test_a_class_may_refuse_a_request_by_itself(folders: Folders) -> None:
     hook = (
         "def preprocess(self, inputs):\n"
