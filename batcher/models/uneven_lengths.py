@@ -20,6 +20,8 @@ row runs in a batch of warm-up's lengths as well:
     a row of 7 in a batch of    16    8
     rows of the output          16    8     it holds the padding
     rows of the output          10    10    all rows have this size
+
+A batch one of whose rows the model refuses shows nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from batcher.core.spec import shape_text
 from batcher.errors import ModelContractError
 from batcher.models.blank_rows import WarmupBatch
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
-from batcher.models.protocol import Model
+from batcher.models.protocol import Model, PartialOutputs
+from batcher.models.row_errors import RowErrors
 from batcher.models.sample import Sample
 
 
@@ -83,13 +86,25 @@ def _row_shapes(
     Raises as `check_uneven_lengths`. Inference thread.
     """
     spec, outputs = model.spec, model.predict(batch.uneven_inputs(padding, lengths, short))
+    if isinstance(outputs, PartialOutputs) and _have_refused(outputs.failed):
+        return {}
     if model.postprocess is not None:
         padding.check_outputs(fit_raw_outputs(spec.name, outputs, batch.rows), lengths)
         return {}
-    fitted, _ = fit_outputs(spec, outputs, batch.rows)
+    fitted, errors = fit_outputs(spec, outputs, batch.rows)
+    if _have_refused(errors):
+        return {}
     padding.check_outputs(fitted, lengths)
     ragged = [each.name for each in spec.outputs if each.is_ragged]
     return {name: fitted[name].shape[1:] for name in ragged if not is_ragged(fitted[name])}
+
+
+def _have_refused(errors: RowErrors) -> bool:
+    """Return whether the model refused a row, in whose place then stands a row of any size.
+
+    Any thread.
+    """
+    return not all(isinstance(error, ModelContractError) for error in errors.values())
 
 
 def _check_padding(one: _Ran, other: _Ran) -> None:

@@ -167,6 +167,16 @@ def test_outputs_of_each_row_alone_are_served(folders: Folders, line: str, outpu
     assert not [text for text in folders.progress if "may fail" in text]
 
 
+@pytest.mark.parametrize("least", [4, 8], ids=["the shorter row", "both rows"])
+@pytest.mark.parametrize("output", [UNPAD, RAGGED])
+def test_a_model_that_refuses_rows_by_their_lengths_is_served(
+    folders: Folders, least: int, output: str
+) -> None:
+    refused = f"ValueError('too small') if h < {least} else row"
+    line = f'return {{"y": [{refused} for row, (h, w) in zip(x, sizes)]}}'
+    assert padded_grid(folders, line, output, shape="[8, 8]").timings
+
+
 def test_a_model_that_takes_no_shorter_rows_is_served_with_a_note(folders: Folders) -> None:
     loaded(folders, "", 'if x.shape[1] < 4: raise ValueError("too short")')
     (note,) = [text for text in folders.progress if "may fail" in text]
