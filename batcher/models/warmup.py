@@ -183,7 +183,9 @@ def _run_uneven(model: CheckedModel, largest: int, progress: Progress) -> None:
     progress("warming up, rows of different lengths")
     try:
         with explained(min(largest, 2), length="rows of different lengths"):
-            check_uneven_lengths(model.model, largest, model.sample)
+            note = check_uneven_lengths(model.model, largest, model.sample)
+        if note:
+            progress(f"note: {note}")
     except OutOfMemory:
         pass  # said where a length is named that clients will send
     except ModelLoadError as err:

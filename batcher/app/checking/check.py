@@ -185,7 +185,8 @@ class _Check:
             return
         largest = checked.largest(self._settings.max_batch_size)
         try:
-            check_uneven_lengths(checked.model, largest, sample)
+            if note := check_uneven_lengths(checked.model, largest, sample):
+                self._report(f"note: {note}")
         except ModelContractError as err:
             self._findings.add(rules.LENGTHS, "outputs", str(err))
         except (Exception, SystemExit) as err:
