@@ -12,6 +12,8 @@
 One argument alone may have the name of an input and mean the mapping. So its name decides only in a
 class that says itself what its inputs are. Of several arguments at least two must have names of
 inputs: `predict(self, inputs, k=7)` takes the mapping. An estimator is an object with `fit`, too.
+
+A decorator's own arguments count, and with `*args` or `**kwargs` those of what it has wrapped.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from batcher.models.lacking import check_default
 from batcher.models.protocol import Arrays
 
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+_VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _POSITIONAL = (
     Parameter.POSITIONAL_ONLY,
     Parameter.POSITIONAL_OR_KEYWORD,
@@ -46,7 +49,7 @@ def predict_of(
     Inference thread.
     """
     predict = _predict_of_object(model)
-    taken = parameters_of(predict)
+    taken = _taken_by(predict)
     needed = _needed(taken)
     if needed == ["X"] and hasattr(model, "fit"):
         return _of_estimator(model, names)
@@ -78,6 +81,14 @@ def _check_names(
         check_default(name, name, needed, method)
 
 
+def _taken_by(predict: Callable[..., Any]) -> list[Parameter]:
+    """Return what `predict` takes, or what its decorators hand on. Any thread."""
+    own = parameters_of(predict, follow_wrapped=False)
+    if any(each.kind in _VARIABLE for each in own):
+        return parameters_of(predict)
+    return own
+
+
 def _needed(taken: Sequence[Parameter]) -> list[str]:
     """Return the names of those parameters among `taken` that have no default. Any thread."""
     return [each.name for each in taken if each.kind in _NAMED and each.default is each.empty]
@@ -90,7 +101,7 @@ def _is_for_mapping(
 
     `are_inputs` tells whether its parameters can take all inputs.
     """
-    taken = parameters_of(predict)
+    taken = _taken_by(predict)
     needed = _needed(taken)
     if any(each.kind is Parameter.POSITIONAL_ONLY for each in taken):
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -86,6 +87,30 @@ def test_several_names_of_inputs_leave_no_other_input_out() -> None:
     with pytest.raises(ModelLoadError, match="inputs by their names, x, y, w; got x, y, k"):
         predict_of(OneNeeded(), ["x", "y", "w"])
     assert predict_of(OneNeeded(), ["x"])({"x": 1}) == ({"x": 1}, None, 7)
+
+
+def unpacked(function: Any) -> Any:
+    @wraps(function)
+    def unpacking(self: Any, inputs: Any) -> Any:
+        return function(self, inputs["x"], inputs.get("y"))
+
+    return unpacking
+
+
+def handed_on(function: Any) -> Any:
+    @wraps(function)
+    def handing(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return handing
+
+
+@pytest.mark.parametrize("decorator", [unpacked, handed_on])
+def test_a_decorator_says_how_it_is_called_unless_it_hands_everything_on(decorator: Any) -> None:
+    class Decorated:
+        predict = decorator(OneNeeded.predict)
+
+    assert predict_of(Decorated(), ["x", "y"], ["y"])({"x": 1}) == (1, None, 7)
 
 
 def test_several_arguments_take_what_preprocess_has_named() -> None:

@@ -47,10 +47,16 @@ def outputs_of(function: Callable[..., Any]) -> Tensors | None:
     return {"output": tensor} if tensor is not None else _members(value)
 
 
-def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return what `function` takes, without `self`; nothing if Python cannot tell."""
+def parameters_of(
+    function: Callable[..., Any], *, follow_wrapped: bool = True
+) -> list[inspect.Parameter]:
+    """Return what `function` takes, without `self`; nothing if Python cannot tell.
+
+    `follow_wrapped` tells whether what a decorator has wrapped counts, or the decorator's own.
+    """
     try:
-        listed = list(inspect.signature(function).parameters.values())
+        signature = inspect.signature(function, follow_wrapped=follow_wrapped)
+        listed = list(signature.parameters.values())
     except (TypeError, ValueError):
         return []
     return listed[1:] if listed and listed[0].name == "self" else listed
