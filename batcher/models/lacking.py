@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from traceback import walk_tb
 
 from batcher.core.error_text import message
 from batcher.core.spec import ModelSpec
@@ -58,22 +59,50 @@ def check_default(name: str, parameter: str, needed: Collection[str], method: st
 def told_of_lacking(model: CheckedModel) -> Iterator[None]:
     """Say of a model that fails on its first batch which optional inputs this batch lacks.
 
-    Those are the inputs of free axes, whose sizes nobody knows. Raises ModelLoadError. Inference
-    thread.
+    Those are the inputs of free axes, whose sizes nobody knows. An error that has nothing to do
+    with them stays as it is. Raises ModelLoadError. Inference thread.
     """
     try:
         yield
     except ModelLoadError as err:
-        rows = _rows_of(model)
+        rows, cause = _rows_of(model), err.__cause__
         names = [name for name in lacking_inputs(model.spec) if name not in rows]
-        if not names or model.timings:
+        names = [] if cause is None or model.timings else _missed(cause, names)
+        if not names:
             raise
         text = (
             f"{err}; the rows of warm-up lack {_quoted(names)}, as requests may: a model that "
             f"needs it has no `optional: true` for it in model.yaml. {_mend(names[0])}; or name "
             "its sizes, `warmup_shape`"
         )
-        raise ModelLoadError(text) from err.__cause__
+        raise ModelLoadError(text) from cause
+
+
+def _missed(error: BaseException, names: list[str]) -> list[str]:
+    """Return those of the inputs `names` that `error` may be about. Any thread."""
+    if isinstance(error, KeyError):
+        return [name for name in names if error.args[:1] == (name,)]
+    if not isinstance(error, TypeError | AttributeError):
+        return []
+    text, has_default = str(error), _parameters(error)
+    return [
+        name
+        for name in names
+        if name not in has_default and (repr(name) in text or "NoneType" in text)
+    ]
+
+
+def _parameters(error: BaseException) -> set[str]:
+    """Return the parameters of the functions that `error` passed. Any thread.
+
+    A function that was called without an input has a default for it.
+    """
+    codes = [frame.f_code for frame, _ in walk_tb(error.__traceback__)]
+    return {
+        name
+        for code in codes
+        for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    }
 
 
 def check_lacking(model: CheckedModel, rows: int, rows_each: int, progress: Progress) -> None:

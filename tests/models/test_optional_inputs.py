@@ -136,6 +136,29 @@ def test_an_optional_input_without_sizes_is_named_where_the_first_batch_fails(
         folders.load(folders.python(source, inputs=inputs, outputs=OUTPUTS))
 
 
+@pytest.mark.parametrize(
+    ("parameters", "result", "is_told"),
+    [
+        ("inputs", "inputs['x'] * inputs.get('mask')", True),
+        ("inputs", "inputs.get('mask').sum()", True),
+        ("inputs", "inputs['masks']", False),
+        ("inputs", "inputs['x'] @ np.ones((3, 3))", False),
+        ("x, mask=None", "x @ np.ones((3, 3))", False),
+        ("x, mask=None", "x * mask", False),
+    ],
+)
+def test_an_error_that_has_to_do_with_no_such_input_stays_as_it_is(
+    folders: Folders, parameters: str, result: str, is_told: bool
+) -> None:
+    inputs = f"[{{{ONE.format('x')}}}, {{name: mask, dtype: FP32, shape: [-1], optional: true}}]"
+    source = (
+        f"class Model:\n    def predict(self, {parameters}):\n        return {{'y': {result}}}\n"
+    )
+    with pytest.raises(ModelLoadError) as caught:
+        folders.load(folders.python(source, inputs=inputs, outputs=OUTPUTS))
+    assert ("the rows of warm-up lack 'mask'" in str(caught.value)) is is_told
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_scripted_module_does_too(folders: Folders, tmp_path: Any) -> None:
     definition = folders.python(
