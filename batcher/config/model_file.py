@@ -138,7 +138,7 @@ class ModelFile(FileSection):
         if self._padded:
             check_lengths_said(self.outputs)
         if all(tensor.is_optional or tensor.name in (masks | lengths) for tensor in self.inputs):
-            raise ValueError("an input without `optional` and `default`, whose rows are counted")
+            raise ValueError(_none_counted(self.inputs))
         if self.format != "onnx" and (self.constants or self._names_graph):
             raise ValueError("`graph_name`, `batch_axis` and `constants` with format onnx alone")
         if self.signature is not None and self.format != "savedmodel":
@@ -381,4 +381,13 @@ def _output_spec(tensor: OutputFile) -> TensorSpec:
         labels=labels,
         is_ragged=tensor.ragged,
         unpads=tensor.unpad,
+    )
+
+
+def _none_counted(inputs: tuple[InputFile, ...]) -> str:
+    """Return what was expected where requests may leave out all `inputs`."""
+    names = ", ".join(tensor.name for tensor in inputs if tensor.is_optional)
+    return (
+        "an input without `optional` and `default`, whose rows are counted, beside "
+        f"{names}, which requests may leave out"
     )

@@ -263,10 +263,11 @@ def test_a_default_of_another_kind_is_refused(folders: Folders, rest: str, told:
 
 
 def test_some_input_must_be_in_every_request(folders: Folders) -> None:
-    with pytest.raises(ConfigError, match="an input without `optional` and `default`"):
-        folders.define(
-            "format: python\nclass: a:B", inputs=f"[{{{ONE.format('x')}, optional: true}}]"
-        )
+    inputs = TWO.replace(ONE.format("x"), f"{ONE.format('x')}, default: 1")
+    with pytest.raises(
+        ConfigError, match=r"without `optional` and `default`.* beside x, bias, scale, which"
+    ):
+        folders.define("format: python\nclass: a:B", inputs=inputs)
 
 
 def test_warm_up_needs_no_sizes_of_what_may_be_left_out(folders: Folders) -> None:
