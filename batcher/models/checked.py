@@ -27,7 +27,7 @@ from batcher.core.ragged import copied
 from batcher.core.spec import Array
 from batcher.errors import BatcherError
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
-from batcher.models.hook_turns import watch_hooks
+from batcher.models.hook_turns import turns_of, watch_hooks
 from batcher.models.model_errors import allowed_from_model
 from batcher.models.protocol import Arrays, LoadedModel, Model, PartialOutputs, Running
 from batcher.models.row_errors import RowErrors, non_finite_rows
@@ -73,7 +73,7 @@ class CheckedModel:
 
     def loaded(self) -> LoadedModel:
         """Return the facts that the loop needs. Inference thread."""
-        model = self.model
+        model, turns = self.model, turns_of(self.model)
         return LoadedModel(
             model.one_call,
             model.preprocess,
@@ -84,6 +84,7 @@ class CheckedModel:
             repeated(self.sample, 1) if self.sample is not None else None,
             self.length_timings,
             model.run_sizes,
+            turns is not None and turns.hands_over,
         )
 
     def work_done(self) -> DeviceWork | None:

@@ -14,6 +14,8 @@ first calls, those of warm-up among them. These run one at a time, and what they
     found                                                    what holds from then on
     code that writes into the model, or into what else is    hooks of the model take turns, results
     kept                                                     are copied, and the log says why
+    code of `preprocess` that writes what `postprocess`      requests run one at a time, from one
+    reads                                                    hook to the other
     results of two calls in the same memory, which is not    the same
     read-only
     neither                                                  hooks run side by side, nothing is
@@ -53,6 +55,7 @@ class HookTurns:
         watched: how many of the hooks are not known yet.
         notes: by hook, why the hooks take turns for good, in words; empty if they do not.
         told: those of the notes that the log has.
+        hands_over: whether `preprocess` writes what `postprocess` reads.
     """
 
     def __init__(self) -> None:
@@ -61,6 +64,7 @@ class HookTurns:
         self.watched = 0
         self.notes: dict[str, str] = {}
         self.told: set[str] = set()
+        self.hands_over = False
 
 
 class WatchedHook:
@@ -138,6 +142,7 @@ def watch_hooks(model: Model) -> None:
     if len(found) == 2:
         first, last = found["preprocess"], found["postprocess"]
         turns.notes |= _handed_notes(first.written & last.read)
+        turns.hands_over = bool(first.written & last.read)
 
 
 def watched(hook: Hook, name: str) -> WatchedHook:
@@ -172,9 +177,9 @@ def _handed_notes(names: set[str]) -> dict[str, str]:
     if not names:
         return {}
     return {
-        "preprocess": f"preprocess writes {_listed(names)}, which postprocess reads. Hooks of "
-        "other requests run between the two, so postprocess may find what is of another request: "
-        "let preprocess return it beside the inputs, and predict beside the outputs"
+        "preprocess": f"preprocess writes {_listed(names)}, which postprocess reads, so requests "
+        "run one at a time, and share no batches. They do if preprocess returns that beside the "
+        "inputs, and predict beside the outputs"
     }
 
 

@@ -258,6 +258,7 @@ class LoadedModel(NamedTuple):
         length_timings: seconds that warm-up took for a batch, by its rows and the elements of a
             row, where rows of different lengths are padded.
         run_sizes: as in Model.
+        hands_over: whether `preprocess` leaves something in the model that `postprocess` reads.
     """
 
     one_call: bool = False
@@ -269,3 +270,4 @@ class LoadedModel(NamedTuple):
     sample: Arrays | None = None
     length_timings: Mapping[tuple[int, int], float] = {}
     run_sizes: RunSizes = ANY_ROWS
+    hands_over: bool = False

@@ -194,7 +194,7 @@ def test_a_step_of_a_pipeline_that_writes_into_itself_takes_turns() -> None:
     assert runs_alone(step)
 
 
-def test_what_preprocess_leaves_for_postprocess_is_told() -> None:
+def test_what_preprocess_leaves_for_postprocess_is_told_and_requests_run_alone() -> None:
     class Leaving:
         rows = 0
 
@@ -207,10 +207,12 @@ def test_what_preprocess_leaves_for_postprocess_is_told() -> None:
 
     own, model = Leaving(), RecordingModel()
     model.preprocess, model.postprocess = own.preprocess, own.postprocess
-    warm_up(checked(model), 4, print)
+    ready = checked(model)
+    warm_up(ready, 4, print)
     turns = turns_of(model)  # type: ignore[arg-type]
     assert turns is not None
     assert "preprocess writes self.rows, which postprocess reads" in turns.notes["preprocess"]
+    assert ready.loaded().hands_over
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from batcher.errors import ModelError, TooLarge, Unavailable
 from batcher.models.hook_contract import run_postprocess, run_preprocess
 from batcher.models.protocol import Arrays, Hook, LoadedModel, RemoteHook
 from batcher.serving.caching.inputs import KeptInputs, Run
+from batcher.serving.stages.alone import Alone
 from batcher.serving.stages.stage import GoOn, Stage
 from batcher.serving.stages.uneven_rows import Piece, PieceAnswers, PieceWait, pieces_of
 from batcher.workers.pool import CpuPool
@@ -71,9 +72,9 @@ class HookStage(Stage):
         self._log = FailureLog("/".join(metrics.labels))
         self._finite_outputs = settings.finite_outputs
         self._max_rows = settings.max_queue_rows
+        self._alone = Alone(settings.max_queue_rows) if model.hands_over else None
         self._kept = kept
-        self._requests = 0
-        self._drained = Waiters()
+        self._requests, self._drained = 0, Waiters()
 
     def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
         """Answer `request` through both hooks by its deadline.
@@ -93,12 +94,18 @@ class HookStage(Stage):
             request.rows,
             parameters._replace(deadline=deadline),
         )
-        prepared = self._preprocessed(request, deadline, parameters.client)
+        start = partial(self._begin, request, deadline, go_on)
+        answer = start() if self._alone is None else self._alone.run(start)
         self._requests += 1
+        return answer.addBoth(self._ended)
+
+    def _begin(
+        self, request: InferenceRequest, deadline: float, go_on: GoOn
+    ) -> Deferred[InferenceResponse]:
+        client = request.parameters.client
+        prepared = self._preprocessed(request, deadline, client)
         answer: Deferred[InferenceResponse] = prepared.addCallback(self._answered, go_on)
-        answer.addCallback(self._postprocessed, request.rows, deadline, parameters.client)
-        answer.addBoth(self._ended)
-        return answer
+        return answer.addCallback(self._postprocessed, request.rows, deadline, client)
 
     def drain(self) -> Deferred[None]:
         """Fire when no request is on its way through a hook, or between the two."""
@@ -147,7 +154,7 @@ class HookStage(Stage):
 
         make = partial(self._made, hook, request)
         nbytes, kept = nbytes_of(request.inputs), self._kept
-        if kept is None or request.parameters.fresh:
+        if kept is None or request.parameters.fresh or self._alone is not None:
             prepared = run(nbytes, lambda: pieces_of(_prepared(make(), request)))
         else:
             made = kept.made(nbytes, partial(_DIGESTS.of, request.inputs), make, run)

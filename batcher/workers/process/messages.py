@@ -90,6 +90,7 @@ class LoadDone(NamedTuple):
         sample: as in LoadedModel.
         length_timings: as in LoadedModel.
         run_sizes: as in LoadedModel.
+        hands_over: as in LoadedModel.
     """
 
     timings: Mapping[int, float]
@@ -99,6 +100,7 @@ class LoadDone(NamedTuple):
     sample: Mapping[str, Array] | None
     length_timings: Mapping[tuple[int, int], float]
     run_sizes: RunSizes
+    hands_over: bool
 
     def loaded(self, hooks: Mapping[str, RemoteHook]) -> LoadedModel:
         """Return the facts that the loop needs, with the way to each of the `hooks`. Any thread."""
@@ -112,6 +114,7 @@ class LoadDone(NamedTuple):
             sample=self.sample,
             length_timings=self.length_timings,
             run_sizes=self.run_sizes,
+            hands_over=self.hands_over,
         )
 
 
