@@ -57,7 +57,7 @@ def explained(rows: int, fitted: int = 0, length: str = "", native: bool = False
             raise error from None
         what = f"batch size {rows}" + (f" and {length}" if length else "")
         reason += _advice(err, fitted, native)
-        raise ModelLoadError(f"warm-up with {what} failed: {reason}") from err
+        raise ModelLoadError(f"warm-up with {what} failed: {reason}") from error
 
 
 def _advice(error: BaseException, fitted: int, native: bool) -> str:

@@ -21,9 +21,9 @@ from time import perf_counter
 from batcher.batching.batch import Allocate, Batch
 from batcher.batching.worker import Outcome
 from batcher.core.spec import Array
-from batcher.errors import DeviceLost
 from batcher.models.checked import CheckedModel, UnderWay
 from batcher.models.device_errors import device_error
+from batcher.models.lost_devices import keep_if_lost
 
 MOST = 2
 """Batches under way: more would only wait for longer (`pipeline_depth`)."""
@@ -100,8 +100,9 @@ def serve_overlapped(
         first = under_way.popleft()
         outcome = first.end(ended)
         ended = perf_counter()
+        is_lost = keep_if_lost(outcome.error, first, *under_way)
         put(first.batch, outcome)
-        if isinstance(outcome.error, DeviceLost):
+        if is_lost:
             return
         del first, outcome  # nothing of a finished batch is kept while the thread waits
 

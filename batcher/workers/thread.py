@@ -39,10 +39,10 @@ from twisted.internet.defer import Deferred
 from batcher.batching.batch import Batch
 from batcher.batching.worker import Condition, ConditionListener, Deliver, Outcome
 from batcher.core.error_text import message
-from batcher.core.frames import clear_all_frames
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import empty_cache
+from batcher.models.lost_devices import forget_frames, keep, keep_where_lost
 from batcher.models.protocol import LoadedModel, Progress
 from batcher.workers.begin_wait import LONG_BATCH_S, BeginWait
 from batcher.workers.collecting import collect_once
@@ -253,7 +253,7 @@ class InferenceThread:
                 self._refuse_if_given_up,
             )
         except BaseException as err:  # a module may call sys.exit() when it is imported
-            clear_all_frames(err)  # whoever keeps the reason keeps nothing of the model
+            forget_frames(err)  # whoever keeps the reason keeps nothing of the model
             self._call_from_thread(self._load_ended, err)
             with self._processes.ending():
                 collect_once()
@@ -270,17 +270,21 @@ class InferenceThread:
         """Run batches until the order to quit comes or the device is lost. Inference thread."""
         if model.model.overlaps:
             serve_overlapped(model, self._batches, self._begin_wait.begun, self._put)
+            keep_where_lost(model)
             return
         while (task := self._batches.get()) is not None:
             batch, handed_at = task
             if self._mean_batch_s > LONG_BATCH_S:
                 self._begin_wait.begun()
             outcome = run_batch(model, batch, handed_at, perf_counter)
-            self._put(batch, outcome)
             is_lost = isinstance(outcome.error, DeviceLost)
+            if is_lost:
+                keep(outcome.error)  # first: the loop may free the error as soon as it has it
+            self._put(batch, outcome)
             del task, batch, outcome  # nothing of a finished batch is kept while the thread waits
             if is_lost:
                 break
+        keep_where_lost(model)
 
     def _put(self, batch: Batch, outcome: Outcome) -> None:
         """Have the loop take `batch` back. Inference thread."""

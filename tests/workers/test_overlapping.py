@@ -13,6 +13,8 @@ from batcher.batching.batch import Batch
 from batcher.batching.worker import Outcome
 from batcher.core.spec import Array
 from batcher.errors import DeviceLost
+from batcher.models import lost_devices
+from batcher.workers import overlapping
 from batcher.workers.overlapping import serve_overlapped
 from tests.support.scheduling import part
 
@@ -118,6 +120,8 @@ def test_nothing_runs_after_the_device_was_lost() -> None:
     model = Scripted(looks=9, fails={1: DeviceLost("gone")})
     (outcome,) = model.run(batch(), batch(), batch())
     assert isinstance(outcome.error, DeviceLost)
+    kept = [each for each in lost_devices._KEPT if isinstance(each, overlapping._Begun)]
+    assert len(kept) == 2, "memory of a batch under way is not freed"
 
 
 def test_a_batch_is_not_charged_for_the_one_before() -> None:

@@ -15,8 +15,9 @@ from twisted.python.failure import Failure
 
 from batcher.batching.batch import Batch
 from batcher.batching.worker import Condition, Outcome
+from batcher.core.frames import clear_all_frames
 from batcher.core.spec import Array
-from batcher.errors import ModelLoadError
+from batcher.errors import DeviceLost, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.load_pause import others_may_load
 from batcher.models.protocol import LoadedModel, Progress
@@ -360,6 +361,38 @@ def test_so_is_the_memory_of_a_load_that_failed(monkeypatch: pytest.MonkeyPatch)
     assert str(bench.loop.error_of(bench.start())) == "one row does not fit"
     bench.end()
     assert alive == [False]
+
+
+@pytest.mark.parametrize("stage", ["load", "batch"])
+def test_after_a_lost_device_nothing_that_lay_there_is_freed(stage: str) -> None:
+    seen: list[weakref.ref[Any]] = []
+
+    def lose(held: Any) -> Any:
+        seen.append(weakref.ref(held))
+        raise DeviceLost("CUDA error: gone")
+
+    def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        copy = inputs["x"].copy()
+        return {"y": lose(copy)}
+
+    def load(progress: Progress) -> CheckedModel:
+        model = checked(RecordingModel(predict=predict))
+        seen.append(weakref.ref(model))
+        return model if stage == "batch" else lose(model.model)
+
+    bench = Bench(load=load)
+    started = bench.start()
+    if stage == "load":
+        clear_all_frames(bench.loop.error_of(started))
+    else:
+        bench.loop.wait_for(started)
+        error = bench.run(1).error
+        assert error is not None
+        clear_all_frames(error)
+        bench.delivered.clear()
+        del error
+    bench.end()
+    assert [each() is not None for each in seen] == [True, True]
 
 
 def test_where_there_are_no_more_threads_the_load_fails_and_the_worker_has_ended(

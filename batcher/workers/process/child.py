@@ -28,10 +28,10 @@ from typing import NoReturn
 
 from batcher.batching.batch import Allocate
 from batcher.core.spec import Array
-from batcher.errors import DeviceLost
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
 from batcher.models.loading import import_format
+from batcher.models.lost_devices import keep_if_lost
 from batcher.workers.own_processes import end_all_processes
 from batcher.workers.process.child_load import load_and_tell, load_done
 from batcher.workers.process.described_error import describe_error
@@ -211,7 +211,7 @@ def run(
         return BatchDone(task.number, table, packer.end, described, work), False
     except BaseException as err:  # a model that calls sys.exit() must not end the child either
         error = device_error(err)
-        return BatchFailed(task.number, describe_error(error)), isinstance(error, DeviceLost)
+        return BatchFailed(task.number, describe_error(error)), keep_if_lost(error, model)
 
 
 def _collated(inputs: dict[str, Array], allocate: Allocate | None) -> dict[str, Array]:
