@@ -77,6 +77,7 @@ OWNERS = {
     "threading": [
         "workers",
         "models/hook_turns",
+        "models/pytorch/streams",
         "app/outputs/pump",
         "client/shared_sockets",
         *BALANCING,

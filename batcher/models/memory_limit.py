@@ -8,8 +8,9 @@
     after all of that   held more than the limit? Then the load fails, and the memory is free again
 
 What is held is told apart by streams, as PyTorch's allocator keeps it. Other models share the
-process and run batches meanwhile, each in streams of its own that were there before. A class with
-`predict` computes in the default stream, which it may share with others: there the growth counts.
+process and run batches meanwhile, each in streams of its own that were there before. A stream that
+an earlier model has left may be the next one's: there the growth counts. A class with `predict`
+computes in the default stream, which it may share with others: there the growth counts.
 So what another model does can hide a part of what this one takes, and seldom adds to it.
 
 In a process of its own the allocator itself keeps a model within the limit: a batch that does not
@@ -22,7 +23,7 @@ can have memory come from one pool only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from importlib import import_module
 from typing import Final, Protocol
 
@@ -45,6 +46,9 @@ class DeviceMemory(Protocol):
     def held(self) -> Mapping[int, int]:
         """Return the bytes that this process has taken, by the stream they are kept for."""
 
+    def free_streams(self) -> Set[int]:
+        """Return the streams that a model had and that nobody works in now."""
+
     def give_back(self) -> None:
         """Give back what nothing uses now, that of dead objects included."""
 
@@ -63,6 +67,7 @@ class MemoryLimit:
         self._device = ""
         self._memory: DeviceMemory | None = None
         self._before: Mapping[int, int] = {}
+        self._free: Set[int] = frozenset()
 
     def begin(self, form: str, device: str, progress: Progress) -> None:
         """Look at `device` before a model of the format `form` is loaded."""
@@ -73,7 +78,7 @@ class MemoryLimit:
             return
         if self._is_alone:
             self._memory.enforce(self._limit)
-        self._before = self._memory.held()
+        self._before, self._free = self._memory.held(), self._memory.free_streams()
         free, total = self._memory.room()
         if free < self._limit:
             progress(
@@ -97,7 +102,7 @@ class MemoryLimit:
         took = native_bytes + sum(
             max(0, nbytes - before.get(stream, 0))
             for stream, nbytes in self._memory.held().items()
-            if stream == _DEFAULT_STREAM or stream not in before
+            if stream == _DEFAULT_STREAM or stream not in before or stream in self._free
         )
         if took <= self._limit:
             return ""

@@ -35,6 +35,7 @@ class FakeMemory:
     Attributes:
         events: what was asked of it, in order.
         others: bytes that others have taken, by stream.
+        free: streams that earlier models have left.
         own: bytes that the model takes, by stream, from its load on.
         alive: the model, while it lives.
     """
@@ -43,6 +44,7 @@ class FakeMemory:
         """Have others hold 4 GiB in a stream of theirs."""
         self.events: list[str] = []
         self.others = {7: 4 * GIB}
+        self.free: set[int] = set()
         self.own: dict[int, int] = {}
         self.alive: weakref.ref[Any] = weakref.ref(self)
 
@@ -54,6 +56,9 @@ class FakeMemory:
             self.events.append("held")
             return dict(self.others)
         return {**self.others, **self.own}
+
+    def free_streams(self) -> set[int]:
+        return self.free
 
     def give_back(self) -> None:
         self.events.append("give back" if self.alive() is not None else "give back all")
@@ -128,6 +133,14 @@ def test_what_others_held_before_in_the_default_stream_does_not_count(
 ) -> None:
     memory.others, memory.own = {0: 4 * GIB}, {0: 5 * GIB}
     folders.load(folders.python(MODULE), memory_limit="1GiB")
+
+
+def test_growth_counts_in_a_stream_that_an_earlier_model_has_left(
+    folders: Folders, memory: FakeMemory
+) -> None:
+    memory.free, memory.own = {7}, {7: 6 * GIB}
+    with pytest.raises(ModelLoadError, match="took 2 GiB"):
+        folders.load(folders.python(MODULE), memory_limit="1GiB")
 
 
 def test_less_free_memory_than_the_limit_is_told_and_the_load_goes_on(

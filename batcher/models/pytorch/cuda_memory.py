@@ -11,6 +11,8 @@ from collections import Counter
 
 import torch
 
+from batcher.models.pytorch.streams import streams_of
+
 
 class CudaMemory:
     """The memory of one GPU; as `DeviceMemory`. Inference thread."""
@@ -31,6 +33,10 @@ class CudaMemory:
             if segment["device"] == self._device.index:
                 held[segment["stream"]] += segment["total_size"]
         return held
+
+    def free_streams(self) -> set[int]:
+        """Return the streams that a model had and that nobody works in now."""
+        return streams_of(self._device).free()
 
     def give_back(self) -> None:
         """Give back what nothing uses now, that of dead objects included."""

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
+from weakref import finalize
 
 import torch
 
+from batcher.errors import ModelLoadError
+from batcher.models.pytorch.streams import POOL, streams_of
 from batcher.models.pytorch.tensors import to_host
 
 Result = TypeVar("Result")
@@ -55,7 +58,7 @@ class Gpu(Protocol):
     """A device whose work runs beside the processor's."""
 
     def stream(self) -> Stream:
-        """Return a new stream. Inference thread."""
+        """Return a stream in which no other model works. Inference thread."""
 
     def event(self) -> Event:
         """Return a new event. Inference thread."""
@@ -92,16 +95,32 @@ class Gpu(Protocol):
 
 
 class Cuda:
-    """A GPU by CUDA."""
+    """A GPU by CUDA, for one model."""
 
     def __init__(self, device: torch.device) -> None:
         """Use `device`. Inference thread."""
         self._device = device
         self._pool: Any = None
+        self._streams = streams_of(device)
+        self._taken: list[Any] = []
+        finalize(self, self._streams.give_back, self._taken).atexit = False
 
     def stream(self) -> torch.cuda.Stream:
-        """Return a new stream. Inference thread."""
-        return torch.cuda.Stream(self._device)
+        """Return a stream that is this object's as long as it lives. Inference thread."""
+        stream: torch.cuda.Stream = self._streams.take()
+        self._taken.append(stream)
+        return stream
+
+    def _refuse_shared(self, stream: torch.cuda.Stream) -> None:
+        """Raise ModelLoadError if another model works in `stream`: a graph would record its work.
+
+        Inference thread.
+        """
+        if self._streams.is_shared(stream):
+            raise ModelLoadError(
+                f"expected a stream for this model alone; got one that others use, since {POOL} "
+                "streams of the device are taken"
+            )
 
     def event(self) -> torch.cuda.Event:
         """Return a new event; who waits for it sleeps. Inference thread."""
@@ -133,6 +152,7 @@ class Cuda:
 
         Inference thread.
         """
+        self._refuse_shared(stream)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
