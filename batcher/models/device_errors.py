@@ -104,7 +104,7 @@ def _answers() -> bool:
     if torch is None or not torch.cuda.is_initialized():
         return True
     try:
-        torch.cuda.synchronize()
+        # Not `synchronize`: it fails while another thread captures a graph, on a sound device.
         torch.zeros(1, device="cuda").item()
     except RuntimeError:
         return False

@@ -28,7 +28,7 @@ class FromOnnx(Exception):
 
 def torch_with(cuda: SimpleNamespace) -> SimpleNamespace:
     """Return what stands for PyTorch, on a device that `cuda` describes."""
-    return SimpleNamespace(cuda=cuda, zeros=lambda *size, device: np.zeros(size))
+    return SimpleNamespace(cuda=cuda, zeros=lambda *size, device: cuda.zeros(size))
 
 
 def fails(*arguments: object) -> None:
@@ -92,10 +92,14 @@ def test_of_an_error_for_memory_the_stack_is_let_go_of_with_what_its_frames_hold
     ("cuda", "kind"),
     [
         (SimpleNamespace(is_initialized=lambda: False), RuntimeError),
-        (SimpleNamespace(is_initialized=lambda: True, synchronize=lambda: None), RuntimeError),
-        (SimpleNamespace(is_initialized=lambda: True, synchronize=fails), DeviceLost),
+        (SimpleNamespace(is_initialized=lambda: True, zeros=np.zeros), RuntimeError),
+        (SimpleNamespace(is_initialized=lambda: True, zeros=fails), DeviceLost),
+        (
+            SimpleNamespace(is_initialized=lambda: True, zeros=np.zeros, synchronize=fails),
+            RuntimeError,
+        ),
     ],
-    ids=["no device is used", "it answers", "it does not answer"],
+    ids=["no device is used", "it answers", "it does not answer", "another thread captures"],
 )
 def test_pytorch_is_asked_whether_its_device_answers(
     monkeypatch: pytest.MonkeyPatch, cuda: Any, kind: type

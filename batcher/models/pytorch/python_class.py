@@ -22,7 +22,7 @@ hold files of the same name, and a model that is loaded again is read again.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -190,8 +190,18 @@ class PythonModel(PlainModel, FreshMemory):
             outputs, left_out = named_outputs(self.call(inputs), self.spec, is_raw)
             on_host = {name: to_host(value) for name, value in outputs.items()}
             if torch.Tensor in map(type, on_host.values()) and torch.cuda.is_initialized():
-                torch.cuda.synchronize()
+                _wait_for_copies(outputs.values())
             return output_arrays(on_host, self.spec, left_out, is_raw)
+
+
+def _wait_for_copies(values: Iterable[Any]) -> None:
+    """Wait for the streams of this thread that copy `values` to the host. Inference thread.
+
+    Not for their devices: that fails while another thread captures a graph.
+    """
+    tensors = (value for value in values if isinstance(value, torch.Tensor))
+    for device in {tensor.device for tensor in tensors if tensor.is_cuda}:
+        torch.cuda.current_stream(device).synchronize()
 
 
 def make(definition: ModelDefinition, settings: ModelSettings) -> Model:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from batcher.errors import ModelLoadError
+from batcher.models.pytorch import python_class
 from tests.support.model_folders import Folders, answers, floats
 
 WAYS = {
@@ -99,3 +103,24 @@ def test_an_object_that_cannot_be_called_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(ModelLoadError, match=complaint):
         folders.load(folders.python(f"class Model:\n{body}"))
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that says it lies on a GPU."""
+
+    is_cuda = True
+    device = torch.device("cuda:1")
+
+
+def test_answers_wait_for_the_stream_that_copies_them_and_for_no_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[torch.device] = []
+
+    def current_stream(device: torch.device) -> SimpleNamespace:
+        return SimpleNamespace(synchronize=lambda: waits.append(device))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
+    values = [torch.zeros(1).as_subclass(OnGpu) for _ in range(2)]
+    python_class._wait_for_copies([*values, torch.zeros(1), "text"])
+    assert waits == [torch.device("cuda:1")]
