@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.gpu import figures, parts
 from benchmarks.gpu.figures import Figure, Figures
+from benchmarks.gpu.parts import cuda_tests
 from benchmarks.gpu.run import PARTS, told
 from benchmarks.gpu.served_models import is_known
 from benchmarks.gpu.trace import hidden_share, merged, spans, stalls
@@ -88,6 +89,25 @@ def test_a_figure_is_judged_by_its_bound_but_not_on_a_dry_run(
     monkeypatch.setattr(figures, "DRY", is_dry)
     Figures("p").add("what", value, **bound)
     assert orjson.loads(capsys.readouterr().out)["met"] == met
+
+
+def test_the_result_of_each_cuda_test_is_told_as_soon_as_pytest_prints_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = [
+        "tests/models/test_a.py::test_graphs[of bf16] PASSED           [ 25%]\n",
+        "tests/models/test_a.py::test_streams FAILED                   [ 50%]\n",
+        "tests/models/test_b.py::test_use SKIPPED (no extra gpu)       [ 75%]\n",
+        "== 1 failed, 1 passed, 1 skipped in 3.2s ==\n",
+        "\n",
+    ]
+    assert cuda_tests.told(Figures("p"), lines) == lines[3].strip()
+    told_figures = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["what"], each["value"], each["met"]) for each in told_figures] == [
+        ("test_graphs[of bf16]", "passed", "yes"),
+        ("test_streams", "failed", "no"),
+        ("test_use", "left out: skipped", "-"),
+    ]
 
 
 def test_a_setting_is_known_by_its_name_and_its_value() -> None:
