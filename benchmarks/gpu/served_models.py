@@ -7,6 +7,7 @@ a tree before and after the setting has come.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from batcher.models.loading import load_model
 from benchmarks.gpu.figures import DEVICE, DRY
 from benchmarks.reporting import ROOT
 from benchmarks.serving import MODELS, Running, server_process
+
+PLAIN = re.compile(r"(not compiled|no CUDA graphs): .*?(?=\. It is served|$)")
+"""What a load tells when a model has to be served as it is."""
 
 OWN = ROOT / "benchmarks" / "gpu" / "models"
 FAST = {"cuda_graphs": True, "dtype": "bf16", "overlap_copies": True}
@@ -83,7 +87,22 @@ class Served:
 
     def load(self, **more: Any) -> CheckedModel:
         """Load and warm up the model in this process; `more` are further settings."""
-        return load_model(self.definition, self.model_settings(**more), lambda text: None)
+        return self.load_telling(**more)[0]
+
+    def load_telling(self, **more: Any) -> tuple[CheckedModel, str]:
+        """Load as `load`; return besides why the model runs plainly, as `why_plain` does."""
+        steps: list[str] = []
+        checked = load_model(self.definition, self.model_settings(**more), steps.append)
+        return checked, why_plain("\n".join(steps))
+
+
+def why_plain(log: str) -> str:
+    """Return why a model runs without graphs or uncompiled, as its load told; empty if it does not.
+
+    A load goes on without either, so the model's speed alone would not show it.
+    """
+    found = PLAIN.search(" ".join(log.split()))
+    return found[0][:200] if found is not None else ""
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from benchmarks.gpu import figures, parts
 from benchmarks.gpu.figures import Figure, Figures
 from benchmarks.gpu.parts import cuda_tests
 from benchmarks.gpu.run import PARTS, told
-from benchmarks.gpu.served_models import is_known
+from benchmarks.gpu.served_models import is_known, why_plain
 from benchmarks.gpu.trace import hidden_share, merged, spans, stalls
 
 LINE = orjson.dumps(Figure("p", "what", 1.0).row()) + b"\n"
@@ -114,6 +114,22 @@ def test_a_setting_is_known_by_its_name_and_its_value() -> None:
     assert is_known("compile", "aoti")
     assert not is_known("compile", "never")
     assert not is_known("compiled", True)
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("loading\ncompiling\nwarming up, batch size 4", ""),
+        ("no CUDA graphs: it waits. It is served as it is", "no CUDA graphs: it waits"),
+        (
+            "model m: not compiled: no\n  g++ here. It is served\nready",
+            "not compiled: no g++ here",
+        ),
+        ("note: no CUDA graphs: kernels take longer", "no CUDA graphs: kernels take longer"),
+    ],
+)
+def test_a_load_tells_why_a_model_runs_plainly(log: str, reason: str) -> None:
+    assert why_plain(log) == reason
 
 
 @pytest.mark.parametrize(

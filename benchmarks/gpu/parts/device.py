@@ -85,7 +85,11 @@ def tell_latency(figures: Figures, *ways: str) -> None:
         if not all(is_known(*each) for each in WAYS[way].items()):
             figures.leave_out(f"mlp50, one row: {way}", "no such setting")
             continue
-        call = partial(predict, MLP50.load(max_batch_size=4, **WAYS[way]), row)
+        checked, reason = MLP50.load_telling(max_batch_size=4, **WAYS[way])
+        if reason:
+            figures.leave_out(f"mlp50, one row: {way}", reason)
+            continue
+        call = partial(predict, checked, row)
         found[way] = seconds_each(call, SECONDS / 4)
         figures.add(f"mlp50, one row: {way}", found[way] * 1e6, "µs")
     if "plain" in found:

@@ -90,7 +90,9 @@ def closed_loop(
 
 def bare(figures: Figures, served: Served, rows: int, rate: float) -> float:
     """Tell the figures of the bare loops; return the seconds of a full batch on the device."""
-    checked, batch = served.load(), random_rows(served, rows)
+    (checked, reason), batch = served.load_telling(), random_rows(served, rows)
+    if reason:
+        figures.leave_out(f"{served.name}: as its settings say", reason)
     calls = rows / seconds_each(lambda: predict(checked, batch), SECONDS / 2)
     on_device = rows / seconds_each(device_call(served, rows), SECONDS / 2)
     figures.add(f"{served.name}: rows/s of the server's model in a bare loop", calls, "1/s")
