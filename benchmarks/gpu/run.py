@@ -61,6 +61,9 @@ together."""
 DRY_FACTOR = 5
 """How much longer a part may take on a dry run, on processors that are busy with other tests."""
 
+LOGS = ROOT / "build" / "gpu"
+"""Where the parts and their servers say what they do; not beside the results, which are few."""
+
 END_S = 5.0
 """Seconds that a part has to stop its servers when its time is over."""
 
@@ -75,15 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("expected a GPU that PyTorch can use; got none. Try --dry", file=sys.stderr)
         return 2
     folder = options.out or (Path(tempfile.mkdtemp(prefix="gpu-")) if options.dry else RESULTS)
-    logs = folder if folder != RESULTS else ROOT / "build" / "gpu"
-    for each in (folder, logs):
+    for each in (folder, LOGS):
         each.mkdir(parents=True, exist_ok=True)
     name = "_".join(("gpu", *(options.only or ())))
     found: list[Figure] = []
+    text = "no figures"
     for part in options.only or PARTS:
         began = time.monotonic()
         limit_s = PARTS[part] * (DRY_FACTOR if options.dry else 1)
-        for figure in run_part(part, limit_s, logs, options.dry):
+        for figure in run_part(part, limit_s, LOGS, options.dry):
             found.append(figure)
             text = write(name, folder, found)
             print(f"{figure.part}: {figure.what}: {figure.value} {figure.unit}", flush=True)
