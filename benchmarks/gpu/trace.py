@@ -26,6 +26,14 @@ def spans(events: Iterable[Mapping[str, Any]], category: str) -> list[Span]:
     ]
 
 
+def host_copies(events: Iterable[Mapping[str, Any]]) -> list[Span]:
+    """Return begin and end of the copies between host and device, in microseconds.
+
+    Copies within the device are a part of what a batch computes, and nothing has to hide them.
+    """
+    return spans((each for each in events if "DtoD" not in each.get("name", "")), COPY)
+
+
 def merged(found: Iterable[Span]) -> list[Span]:
     """Return the time that spans cover, as spans that do not touch."""
     whole: list[Span] = []

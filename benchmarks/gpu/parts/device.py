@@ -25,7 +25,7 @@ from benchmarks.ceiling import Saturation
 from benchmarks.gpu.bare_loops import device_call, predict, random_rows, seconds_each
 from benchmarks.gpu.figures import DEVICE, DRY, SECONDS, Figures
 from benchmarks.gpu.served_models import BERT, MLP, MLP50, RESNET, WAYS, Served, is_known
-from benchmarks.gpu.trace import COMPUTE, COPY, hidden_share, spans, stalls
+from benchmarks.gpu.trace import COMPUTE, hidden_share, host_copies, spans, stalls
 
 PADDED_ROWS = 5
 """Rows of a batch that is no power of two, so that a graph for it is padded."""
@@ -119,7 +119,7 @@ async def trace(served: Served, reactor: Any, loop: Any) -> list[dict[str, Any]]
 
 def tell_trace(figures: Figures, served: Served, events: list[dict[str, Any]]) -> None:
     """Tell what the trace of a model says."""
-    copies = spans(events, COPY)
+    copies = host_copies(events)
     share = hidden_share(copies, spans(events, COMPUTE))
     if share is None:
         figures.leave_out(f"{served.name}: copies under compute", "the trace has no copies")
