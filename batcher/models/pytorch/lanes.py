@@ -10,7 +10,7 @@ Three streams, each in its own order; an arrow is an event that one stream waits
 
 The host waits for two events alone: that the outputs of a batch are home, and, before it writes the
 inputs of a batch, that those of `SLOTS` batches ago have left their pinned memory. Nothing waits
-for the whole device.
+for the whole device. After a batch that failed half-way the host waits for both later streams.
 
 Inputs lie in a ring of pinned buffers, one set of buffers a slot, as large as the largest batch so
 far. Outputs come home into fresh pinned memory, which PyTorch keeps for later batches once nobody
@@ -21,6 +21,7 @@ and a batch holds on to its own until its outputs are home.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from typing import Any
 
@@ -92,6 +93,15 @@ class Lanes:
         with self._gpu.on(self._home):
             on_host = {name: self._gpu.to_host(value) for name, value in outputs.items()}
         return on_host, self._mark(self._home)
+
+    def wait(self) -> None:
+        """Wait until all batches so far are computed and home, or the device is lost.
+
+        Inference thread.
+        """
+        with suppress(RuntimeError):  # whoever failed says so
+            self._compute.synchronize()
+            self._home.synchronize()
 
     def _mark(self, stream: Stream) -> Event:
         """Return the event that all work of `stream` so far is done."""

@@ -51,13 +51,25 @@ class OverlappedModel:
         """Ask the device for one batch. Inference thread."""
         with self._model.batch_mode():
             sent = self._lanes.send(self._model.tensors(inputs, _HOST))
-            with self._gpu.on(self._stream):
-                result = pytree.tree_map_only(torch.Tensor, torch.clone, self._model.call(sent))
-                is_raw = self._model.postprocess is not None
-                outputs, left_out = named_outputs(result, self._model.spec, is_raw)
-            on_host, home = self._lanes.fetch(outputs)
+            try:
+                outputs, left_out = self._computed(sent)
+                on_host, home = self._lanes.fetch(outputs)
+            except BaseException:
+                # Else the next inputs could be copied to where kernels still read these.
+                self._lanes.wait()
+                raise
         self._model.count_copies(inputs, outputs)
         return _Running(self._model, (sent, outputs), on_host, left_out, home)
+
+    def _computed(self, sent: dict[str, torch.Tensor]) -> tuple[dict[str, Any], Any]:
+        """Ask for what the model makes of `sent`; return where that will lie, and what it left out.
+
+        Inference thread.
+        """
+        with self._gpu.on(self._stream):
+            result = pytree.tree_map_only(torch.Tensor, torch.clone, self._model.call(sent))
+            is_raw = self._model.postprocess is not None
+            return named_outputs(result, self._model.spec, is_raw)
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run one batch to its end. Inference thread."""

@@ -106,6 +106,8 @@ class Model(torch.nn.Module):
     first = begin(checked, floats(2))
     with pytest.raises(ValueError, match="below zero"):
         begin(checked, -1 - floats(2))
+    waits = [f"wait for {COMPUTE}", f"wait for {HOME}"]
+    assert gpu.events[-2:] == waits, "memory that kernels may still read was given back"
     third = begin(checked, floats(3))
     assert first.result()[0]["y"].tolist() == (floats(2) * 2).tolist()
     assert third.result()[0]["y"].tolist() == (floats(3) * 2).tolist()
