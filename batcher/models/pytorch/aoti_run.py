@@ -154,7 +154,9 @@ def _free(library: ctypes.CDLL, container: ctypes.c_void_p) -> None:
 def _last_error(library: ctypes.CDLL) -> str:
     """Return what `library` says of the last call that failed on this thread. Inference thread."""
     text = ctypes.c_char_p()
-    library.AOTInductorGetLastError(ctypes.byref(text))
+    # Libraries of some versions of PyTorch cannot say.
+    if (tell := getattr(library, "AOTInductorGetLastError", None)) is not None:
+        tell(ctypes.byref(text))
     return (text.value or b"without a reason").decode(errors="replace")
 
 

@@ -5,6 +5,7 @@ The same answers, kept and found again, and what happens where it cannot be done
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
@@ -23,7 +24,7 @@ from batcher.app.cli import main
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
-from batcher.models.pytorch import aoti_program
+from batcher.models.pytorch import aoti_program, aoti_run
 from batcher.models.pytorch.aoti_packages import Notes, package_key
 from batcher.models.pytorch.batch_sizes import BatchSizes
 from batcher.models.pytorch.export import ExportModel
@@ -421,3 +422,8 @@ def test_an_export_for_some_batch_sizes_is_compiled_for_those(
     found = aoti_program.compile_module(spec, module, cpu, Path(), 64, sizes)
     assert found == most
     assert len(packed) == 1
+
+
+def test_a_library_that_cannot_say_why_it_failed_failed_without_a_reason() -> None:
+    library = ctypes.CDLL(None)  # has no such function, as libraries of some versions of PyTorch
+    assert aoti_run._last_error(library) == "without a reason"
