@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
+from warnings import catch_warnings, simplefilter
 from weakref import finalize
 
 import torch
@@ -161,21 +162,28 @@ class Cuda:
             with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
                 result = run()
         except BaseException:
-            self._end_failed()
+            self._end_failed(stream)
             raise
         return graph, result
 
-    def _end_failed(self) -> None:
-        """Have PyTorch's allocator know that a capture is over, though it failed.
+    def _end_failed(self, stream: torch.cuda.Stream) -> None:
+        """Have all of PyTorch know that the capture of `stream` is over, though it failed.
 
-        Before 2.13 PyTorch forgot to, and from then on no memory could be given back: every later
-        capture in the process failed, and every batch that was short of memory. Inference thread.
+        Before 2.13 PyTorch forgot to tell its allocator, and from then on no memory could be given
+        back: every later capture in the process failed, and every batch that was short of memory.
+        It forgot its random numbers too, of which every later one raised an error. An empty graph
+        that is captured well ends that. Inference thread.
         """
         pool = self._device.index, self._pool
         # Newer versions have ended the capture already, and refuse to do so again.
         with suppress(AttributeError, RuntimeError):
             torch._C._cuda_endAllocateToPool(*pool)
             torch._C._cuda_releasePool(*pool)
+        with suppress(RuntimeError), catch_warnings():
+            simplefilter("ignore")  # PyTorch warns that the graph is empty
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                pass
 
     def seconds(self, stream: torch.cuda.Stream, run: Callable[[], object]) -> float:
         """Return how long `run` takes, until the device is done. Inference thread."""

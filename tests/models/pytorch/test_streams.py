@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import cycle
 from types import SimpleNamespace
 from typing import Any
@@ -63,5 +66,31 @@ def test_models_that_share_a_stream_have_no_graphs_until_it_is_one_model_s_again
         with pytest.raises(ModelLoadError, match="expected a stream for this model alone"):
             models[index].capture(held[index], lambda: None)
     del models[0]
+    gc.collect()  # errors hold on to it
     with pytest.raises(ZeroDivisionError):  # it captures
         models[-1].capture(held[-1], lambda: None)
+
+
+def test_after_a_failed_capture_an_empty_one_lets_pytorch_know_that_it_is_over(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    @contextmanager
+    def capture(graph: str, *others: Any, **named: Any) -> Iterator[None]:
+        events.append(f"begin {graph}")
+        yield
+        events.append(f"end {graph}")
+
+    graphs = iter(("failing", "empty"))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: next(graphs))
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    model = Cuda(DEVICE)
+
+    def run() -> None:
+        raise ValueError("it waits for the device")
+
+    with pytest.raises(ValueError, match="it waits"):
+        model.capture(model.stream(), run)
+    assert events == ["begin failing", "begin empty", "end empty"]
