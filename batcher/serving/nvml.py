@@ -10,6 +10,7 @@ tells which is which.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ class DeviceReading(NamedTuple):
         number: number of the device, from 0, as text.
         name: what the device is called, such as `NVIDIA H200`.
         unique: name that no other device has.
-        used_bytes: memory that is taken, by anybody.
+        used_bytes: memory that is taken, by anybody; drivers before 510 count what they keep for
+            themselves.
         total_bytes: memory of the device.
         busy: share of the last moments, of up to a second, in which anything ran, 0 to 1; None if
             the device does not tell, as a part of a card does not.
@@ -58,7 +60,7 @@ class Nvml:
         readings = []
         for number, name, unique, handle in self._devices:
             try:
-                memory = self._library.nvmlDeviceGetMemoryInfo(handle)
+                memory = self._memory(handle)
             except self._library.NVMLError:  # it has fallen off its bus
                 continue
             busy = self._busy(handle)
@@ -83,6 +85,14 @@ class Nvml:
         except library.NVMLError as err:
             raise NoDevices(str(err)) from None
         self._library = library
+
+    def _memory(self, handle: Any) -> Any:
+        """Return the memory of a device; raises NVMLError if it does not tell."""
+        ask, library = self._library.nvmlDeviceGetMemoryInfo, self._library
+        if (version := getattr(library, "nvmlMemory_v2", None)) is not None:
+            with suppress(library.NVMLError):  # an old driver
+                return ask(handle, version)
+        return ask(handle)
 
     def _busy(self, handle: Any) -> float | None:
         """Return the share of time in which a device ran anything; None if it does not tell."""

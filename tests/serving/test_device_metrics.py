@@ -130,6 +130,12 @@ def test_a_device_that_is_lost_is_absent_and_one_that_tells_no_use_has_memory_al
     assert bench.samples()["utilization_ratio"] == {"1": 0.25}
 
 
+def test_an_old_driver_counts_what_it_keeps_for_itself(nvml: FakeNvml) -> None:
+    nvml.is_old = True
+    first, second = Nvml().read()
+    assert (first.used_bytes, second.used_bytes) == (6.5 * GIB, 12.5 * GIB)
+
+
 def test_without_a_driver_the_log_says_so_once(nvml: FakeNvml, log: list[LogEvent]) -> None:
     nvml.missing = "NVML Shared Library Not Found"
     bench = Bench()

@@ -22,11 +22,14 @@ class FakeNvml(ModuleType):
     Attributes:
         missing: why there is no driver; empty where there is one.
         used: GiB that are taken of each device; None for one that is lost.
+        reserved: GiB of each that the driver keeps for itself.
+        is_old: whether the driver cannot tell those from memory that others use.
         busy: percent of time in which each was busy; None for one that does not tell.
         threads: names of the threads that asked for memory.
     """
 
     NVMLError = NVMLError
+    nvmlMemory_v2 = 2
 
     def __init__(self) -> None:
         """Answer for both devices."""
@@ -34,6 +37,8 @@ class FakeNvml(ModuleType):
         self.__spec__ = ModuleSpec("pynvml", None)
         self.missing = ""
         self.used: list[float | None] = [6, 12]
+        self.reserved = 0.5
+        self.is_old = False
         self.busy: list[int | None] = [100, 25]
         self.threads: list[str] = []
 
@@ -53,10 +58,13 @@ class FakeNvml(ModuleType):
     def nvmlDeviceGetUUID(self, handle: int) -> str:
         return f"GPU-{handle}"
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+    def nvmlDeviceGetMemoryInfo(self, handle: int, version: int | None = None) -> SimpleNamespace:
+        if version is not None and self.is_old:
+            raise NVMLError("Function Not Found")
         self.threads.append(current_thread().name)
         if (used := self.used[handle]) is None:
             raise NVMLError("GPU is lost")
+        used += 0 if version is not None else self.reserved
         return SimpleNamespace(used=int(used * GIB), total=24 * GIB)
 
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
