@@ -14,10 +14,10 @@ first calls, those of warm-up among them. These run one at a time, and what they
     found                                                    what holds from then on
     code that writes into the model, or into what else is    hooks of the model take turns, results
     kept                                                     are copied, and the log says why
-    code of `preprocess` that writes what `postprocess`      requests run one at a time, from one
-    reads                                                    hook to the other
     results of two calls in the same memory, which is not    the same
     read-only
+    code of `preprocess` that writes what `postprocess`      requests run one at a time, from one
+    reads                                                    hook to the other
     neither                                                  hooks run side by side, nothing is
                                                              copied
 """
@@ -141,8 +141,9 @@ def watch_hooks(model: Model) -> None:
             turns.notes |= _code_notes(name, found[name])
     if len(found) == 2:
         first, last = found["preprocess"], found["postprocess"]
-        turns.notes |= _handed_notes(first.written & last.read)
-        turns.hands_over = bool(first.written & last.read)
+        handed = (first.written | first.added) & last.read
+        turns.notes |= _handed_notes(handed)
+        turns.hands_over = bool(handed)
 
 
 def watched(hook: Hook, name: str) -> WatchedHook:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from textwrap import dedent
 from types import FunctionType, MethodType
@@ -43,12 +43,16 @@ _VIEWS: Final = (
 _PAIRS: Final = ("enumerate", "iter", "next", "reversed", "zip")
 """Functions that hand on what they are given."""
 
-_DEEP: Final = 4
-"""Calls from a hook that are followed."""
+Seen = set[tuple[FunctionType, int, frozenset[str]]]
+"""Functions that were read, each with its object and with what the hook has made of its parameters:
+none is read twice, however often it is called.
+"""
 
 
 class Found(NamedTuple):
     """What a hook does with what is kept; names as in the code, such as `self.rows`.
+
+    A method's own object is `self`, whatever the code calls it.
 
     Attributes:
         written: names that it writes into.
@@ -79,7 +83,7 @@ def writes_of(hook: Any) -> Found:
     function = getattr(hook, "__func__", hook)
     if isinstance(function, FunctionType):
         function = inspect.unwrap(function)
-        _Reader(function, owner, found, None, bound).look()
+        _Reader(function, owner, found, None, set(), bound).look()
     return found
 
 
@@ -91,24 +95,24 @@ class _Reader:
         function: FunctionType,
         owner: Any,
         found: Found,
-        fresh: set[str] | None,
-        bound: set[str] = frozenset(),  # type: ignore[assignment]
-        depth: int = 0,
+        fresh: frozenset[str] | None,
+        seen: Seen,
+        bound: Collection[str] = (),
     ) -> None:
         """Read `function`, a method of `owner`, into `found`.
 
         `fresh` are its parameters that the hook has made; None stands for the last one alone, the
-        inputs or outputs of a request. Those in `bound` are none.
+        inputs or outputs of a request. Those in `bound` are none. `seen` were read before.
         """
         self._function = function
         self._owner = owner
         self._found = found
-        self._depth = depth
+        self._seen = seen
         self._tree = _tree_of(function)
         names = [arg.arg for arg in self._tree.args.args] if self._tree is not None else []
         self._self = names[0] if names and owner is not None else ""
         last = {name for name in names if name not in bound and name != self._self}
-        self._fresh = set(names[-1:]) & last if fresh is None else fresh
+        self._fresh = frozenset(names[-1:]) & last if fresh is None else fresh
         self._aliases: dict[str, str] = {}
 
     def look(self) -> None:
@@ -166,6 +170,8 @@ class _Reader:
     def _kept_name(self, name: str) -> str:
         if name in self._aliases:
             return self._aliases[name]
+        if name == self._self:
+            return "self"
         return "" if name in self._locals and name not in self._shared else name
 
     def _note(self, node: ast.AST, tests: str) -> None:
@@ -221,8 +227,6 @@ class _Reader:
 
     def _follow(self, node: ast.Call) -> None:
         """Read a function of the same folder that is called."""
-        if self._depth >= _DEEP:
-            return
         called, owner = self._value(node.func), None
         if isinstance(node.func, ast.Attribute):
             owner = self._value(node.func.value)
@@ -235,9 +239,11 @@ class _Reader:
             names = list(inspect.signature(called).parameters)[owner is not None :]
             pairs = [*zip(names, node.args, strict=False)]
             pairs += [(each.arg, each.value) for each in node.keywords if each.arg]
-            fresh = {name for name, value in pairs if not self._kept(value)}
-            reader = _Reader(called, owner, self._found, fresh, depth=self._depth + 1)
-            reader.look()
+            fresh = frozenset([name for name, value in pairs if not self._kept(value)])
+            key = called, id(owner), fresh
+            if key not in self._seen:
+                self._seen.add(key)
+                _Reader(called, owner, self._found, fresh, self._seen).look()
 
     def _value(self, node: ast.AST) -> Any:
         """Return what a name or an attribute is, as far as that is known without a call."""
@@ -261,11 +267,13 @@ def _tree_of(function: FunctionType) -> ast.FunctionDef | None:
 
 
 def _locals_of(tree: ast.FunctionDef) -> set[str]:
-    """Return the names that a function assigns, and those of comprehensions in it."""
+    """Return the names that a function assigns, and parameters of functions within it."""
+    own = set(ast.walk(tree.args))
     return {
-        node.id
+        node.id if isinstance(node, ast.Name) else node.arg
         for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        if (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+        or (isinstance(node, ast.arg) and node not in own)
     }
 
 

@@ -236,7 +236,7 @@ class PlainModel:
 
     def begin(self, inputs: Arrays) -> Running:
         """Refuse: this model does not overlap. Inference thread."""
-        raise NotImplementedError
+        raise RuntimeError("batches of this model do not overlap")
 
     def training_note(self) -> str:
         """Return nothing: files of most formats are in their mode for good. Inference thread."""

@@ -194,18 +194,30 @@ def test_a_step_of_a_pipeline_that_writes_into_itself_takes_turns() -> None:
     assert runs_alone(step)
 
 
-def test_what_preprocess_leaves_for_postprocess_is_told_and_requests_run_alone() -> None:
-    class Leaving:
-        rows = 0
+class Leaving:
+    """A model whose `preprocess` leaves something for `postprocess`."""
 
-        def preprocess(self, inputs: Inputs) -> dict[str, Any]:
-            self.rows = len(inputs["x"])
-            return dict(inputs)
+    rows = 0
 
-        def postprocess(self, outputs: Inputs) -> dict[str, Any]:
-            return {"y": outputs["y"][: self.rows]}
+    def preprocess(self, inputs: Inputs) -> dict[str, Any]:
+        self.rows = len(inputs["x"])
+        return dict(inputs)
 
-    own, model = Leaving(), RecordingModel()
+    def postprocess(own, outputs: Inputs) -> dict[str, Any]:  # noqa: N805
+        return {"y": outputs["y"] + 0 * own.rows}
+
+
+class Counting(Leaving):
+    def preprocess(self, inputs: Inputs) -> dict[str, Any]:
+        self.rows += 1
+        return dict(inputs)
+
+
+@pytest.mark.parametrize("make", [Leaving, Counting])
+def test_what_preprocess_leaves_for_postprocess_is_told_and_requests_run_alone(
+    make: type[Leaving],
+) -> None:
+    own, model = make(), RecordingModel()
     model.preprocess, model.postprocess = own.preprocess, own.postprocess
     ready = checked(model)
     warm_up(ready, 4, print)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,13 @@ class Sound:
         answer.update(y=fill(np.zeros_like(inputs["x"]), inputs["x"]))
         return answer
 
+    def nested(self, inputs: Arrays) -> Arrays:
+        def cut(row: Any) -> Any:
+            row[2:] = 0
+            return row
+
+        return {"x": np.stack([cut(row) for row in inputs["x"].copy()])}
+
     @staticmethod
     def static(inputs: Arrays) -> Arrays:
         inputs["x"] += 1
@@ -170,6 +178,14 @@ class Sound:
 def bound(buffer: Any, inputs: Arrays) -> Arrays:
     buffer[: len(inputs["x"])] = inputs["x"]
     return {"x": buffer * 2}
+
+
+def one(rows: Any) -> Any:
+    return (two(rows), two(rows), two(rows), two(rows), two(rows), two(rows), two(rows), two(rows))
+
+
+def two(rows: Any) -> Any:
+    return (one(rows), one(rows), one(rows), one(rows), one(rows), one(rows), one(rows), one(rows))
 
 
 def names_of(cls: type) -> list[str]:
@@ -200,6 +216,16 @@ def test_hooks_of_other_kinds_are_read_too() -> None:
     assert writes_of(Slotted().hook).kept == {"self.b"}
     assert writes_of(functools.partial(bound, SHARED)).kept == {"buffer"}
     assert writes_of(functools.partial(wrapped, SHARED)).kept == {"buffer"}
+
+
+def test_functions_that_call_each_other_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    source = inspect.getsource
+    monkeypatch.setattr(
+        inspect, "getsource", lambda each: read.append(each.__name__) or source(each)
+    )
+    assert not writes_of(one).kept
+    assert read == ["one", "two", "one"]
 
 
 @pytest.mark.parametrize("hook", [len, dict, np.sort, lambda inputs: inputs, object()])

@@ -3,7 +3,7 @@
 An eager module asks for each kernel from Python, which takes longer than most kernels run where
 batches are small. A graph fixes the addresses that kernels read and write, and with them the rows:
 
-    inputs of a batch ──copied──► static inputs ══replay══► static outputs ──copied──► host
+    inputs of a batch --copied--> static inputs ==replay==> static outputs --copied--> host
 
 So there is a graph for each size of `ladder`, and `SizedModel` fills a batch up to the next one.
 Static inputs of all sizes are the first rows of one buffer, and all graphs take the rest of their

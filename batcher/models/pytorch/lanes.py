@@ -2,11 +2,11 @@
 
 Three streams, each in its own order; an arrow is an event that one stream waits for:
 
-    to the device   inputs n+1      inputs n+2
-                        └──────┐        └──────┐
-    compute         batch n  batch n+1     batch n+2
-                        └──────────┐  └────────────┐
-    to the host                 outputs n      outputs n+1
+    to device   inputs n+1      inputs n+2
+                    └──────┐        └──────┐
+    compute     batch n  batch n+1     batch n+2
+                    └──────────┐  └────────────┐
+    to host                 outputs n      outputs n+1
 
 The host waits for two events alone: that the outputs of a batch are home, and, before it writes the
 inputs of a batch, that those of `SLOTS` batches ago have left their pinned memory. Nothing waits
