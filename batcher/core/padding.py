@@ -11,6 +11,10 @@ A request has one length: several inputs may be padded, and all of them have tha
 may share a batch if they are equal in all but the length (`RaggedGroup`). An output whose axis
 follows the length is cut again, so that a request never sees the padding of its neighbours.
 
+Where the model has `pad_sizes`, a row longer than the largest of these is not padded. Such a row
+shares batches with rows of its own length alone: the model may refuse that length, and no other row
+should fail with it.
+
 Pictures have two lengths, a height and a width, and other data may have more: one for each free
 axis. Each axis is padded to the longest of the batch.
 
@@ -40,7 +44,7 @@ class RaggedGroup(NamedTuple):
 
     Attributes:
         padding: how the model's rows are padded.
-        shapes: names, dtypes and shapes of the inputs; -1 stands for a length.
+        shapes: names, dtypes and shapes of the inputs; -1 stands for a length that is padded.
         width: elements of a row whose lengths are all 1, in the first input that is padded.
         lengths: lengths of a batch, padding included; empty for the group as a whole.
     """
@@ -119,14 +123,18 @@ class Padding:
                 own = _sizes(shape, axes)
                 if lengths not in ((), own):
                     raise _unequal_lengths(name, own, whose, lengths)
-                shape = _with_sizes(shape, axes, [-1] * len(axes))
                 if not lengths or name == self._first:
-                    width = abs(prod(shape[1:]))
+                    width = prod(_with_sizes(shape, axes, [1] * len(axes))[1:])
+                shape = _with_sizes(shape, axes, [self._shared(length) for length in own])
                 lengths, whose = own, name
             shapes.append((name, array.dtype.str, shape[1:]))
         if not lengths:
             return tuple(shapes)
         return RaggedGroup(self, tuple(shapes), width)
+
+    def _shared(self, length: int) -> int:
+        """Return -1 for a length that is padded; else the length, which a whole batch must have."""
+        return length if self._sizes and length > self._sizes[-1] else -1
 
     def lengths_of(self, inputs: Mapping[str, Array]) -> Lengths:
         """Return the lengths of a request of a `RaggedGroup` with `inputs`."""

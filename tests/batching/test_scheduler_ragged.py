@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from batcher.batching.ragged_cost import Plane
 from batcher.batching.ragged_cuts import MAX_LATE, RaggedCuts
+from batcher.core.spec import Array
+from batcher.errors import BatcherError
 from tests.support.models import model_spec, tensor
 from tests.support.scheduling import Answer, Harness
 
@@ -82,3 +86,26 @@ def test_short_rows_are_not_left_behind_by_outliers_that_come_one_after_the_othe
         if not any(answer.waiting for answer in first):
             return
     raise AssertionError("the first rows were not sent")
+
+
+def test_rows_beyond_the_largest_size_that_a_model_was_compiled_for_fail_no_others() -> None:
+    """Sixteen such rows among sixteen others: more than the runs of one isolation could find."""
+    spec = model_spec(
+        inputs=(tensor("x", shape=(-1,), pad=0.0, pad_sizes=(4, 8)),),
+        outputs=(tensor("y", shape=(-1,), unpads=True),),
+    )
+
+    def compiled(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if inputs["x"].shape[1] not in (4, 8):
+            raise ValueError("expected a length of 4 or 8")
+        return {"y": 2 * inputs["x"]}
+
+    cuts = RaggedCuts(Plane())
+    harness = Harness(max_batch_size=32, cuts=cuts, spec=spec, predict=compiled, isolate=True)
+    answers = [harness.submit(float(row), width=9 if row % 2 else 1 + row % 8) for row in range(32)]
+    harness.turn()
+    while any(answer.waiting for answer in answers):
+        harness.perform()
+        harness.turn()
+    assert [answer.values for answer in answers[::2]] == [[2.0 * row] for row in range(0, 32, 2)]
+    assert all(isinstance(answer.error, BatcherError) for answer in answers[1::2])

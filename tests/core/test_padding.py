@@ -125,6 +125,21 @@ def test_requests_share_a_group_if_all_but_their_length_is_equal() -> None:
     assert groups[0].padded_to((5,)).elements == 15
 
 
+def test_rows_beyond_the_largest_size_share_a_group_with_those_of_their_length_alone() -> None:
+    padding = Padding(spec_of(3, -1, -1, pad_sizes=(4, 16)))
+
+    def group_of(height: int, width: int) -> RaggedGroup:
+        group = padding.group_of({"x": np.zeros((1, 3, height, width), "<f4")})
+        assert isinstance(group, RaggedGroup)
+        assert group.width == 3
+        return group
+
+    assert group_of(4, 16) == group_of(1, 1)
+    assert group_of(17, 2) == group_of(17, 16)
+    assert len({group_of(17, 2), group_of(18, 2), group_of(2, 17), group_of(17, 17)}) == 4
+    assert group_of(17, 2).padded_to((17, 2)).lengths == (17, 4)
+
+
 def test_inputs_of_one_request_have_one_length() -> None:
     padding = Padding(
         model_spec(
