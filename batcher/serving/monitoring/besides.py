@@ -149,11 +149,13 @@ def _cost(facts: Facts) -> More:
     if len(facts.times) < 2:
         return More()
     (few, short), (many, long) = facts.times[0], facts.times[-1]
+    # sizes that ran last at warm-up, and not since under load, may look faster than smaller ones
+    takes = f"takes {time_text(long)}" if long > short else "no longer"
     text = (
         f"A batch of {several(few, 'row')} takes {time_text(short)}, "
-        f"one of {several(many, 'row')} takes {time_text(long)}"
+        f"one of {several(many, 'row')} {takes}"
     )
-    cheaper = (short / few) / (long / many) if long else 0.0
+    cheaper = (short / few) / (max(short, long) / many) if short else 0.0
     if cheaper >= CHEAPER:
         return More(f"{text}: a row is {number(cheaper)} times cheaper in the larger one.")
     return More(f"{text}: large batches make a row of this model hardly cheaper.")

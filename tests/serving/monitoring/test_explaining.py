@@ -221,6 +221,11 @@ def test_every_situation_stands_in_the_table() -> None:
             "",
         ),
         (facts(times=((1.0, 1e-3), (640.0, 2e-3))), "a row is 320 times cheaper", ""),
+        (
+            facts(times=((1.0, 2e-4), (64.0, 1e-5))),
+            "one of 64 rows no longer: a row is 64 times cheaper",
+            "",
+        ),
         (facts(times=((1.0, 1e-3), (64.0, 64e-3))), "make a row of this model hardly cheaper", ""),
         (
             facts(replace(SPARSE, ended=40.0)),
