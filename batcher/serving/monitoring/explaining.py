@@ -17,6 +17,9 @@ from batcher.serving.monitoring.wording import time_text
 LONG_AGO_S = 3.0
 """Seconds without traffic from which the explanation says that it is of a time before."""
 
+NOT_OF_BATCHES = ("not_ready", "pipeline", "no_traffic")
+"""Situations in which there are no batches, of which something else might be true."""
+
 
 class Explanation(NamedTuple):
     """Why batches are as they are.
@@ -37,7 +40,7 @@ def explain(facts: Facts) -> Explanation:
     situation = next(each for each in SITUATIONS if each.holds(facts))
     because, change = [situation.why(facts)], situation.change(facts)
     window = facts.window
-    if situation.name not in ("not_ready", "no_traffic"):
+    if situation.name not in NOT_OF_BATCHES:
         if window.ended >= LONG_AGO_S:
             ended, seconds = time_text(window.ended), time_text(window.seconds)
             because.append(f"No request has come for {ended}; this is about {seconds} before that.")

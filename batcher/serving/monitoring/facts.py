@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from batcher.batching.reruns import RERUN_REASONS
 from batcher.batching.scheduler import BatchScheduler
 from batcher.config.model_settings import EAGER_POLICIES, ModelSettings
+from batcher.config.pipelines.plan import Plan
 from batcher.core.history import History, Mark
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_version import ModelVersion
@@ -128,6 +129,7 @@ class Facts:
         wait: seconds of the wait for clients that was planned last, from the end of a batch.
         longest_wait: seconds of the longest wait that may be made.
         hook_exceptions: exceptions that `preprocess` has raised since the model was loaded.
+        steps: models that a pipeline asks; None for a model.
         window: what happened lately.
     """
 
@@ -150,6 +152,7 @@ class Facts:
     wait: float = 0.0
     longest_wait: float = 0.0
     hook_exceptions: int = 0
+    steps: tuple[str, ...] | None = None
     window: Window = field(default_factory=Window)
 
     @property
@@ -175,8 +178,20 @@ def facts_of(
     workers = version.workers
     facts = facts_at(mark, counts.history, version.settings, version.scheduler, workers.wanted)
     counts.history.note(mark)
-    raised = counts.exceptions.get("preprocess", 0)
-    return replace(facts, not_ready=not_ready, alive=workers.alive, hook_exceptions=raised)
+    return replace(
+        facts,
+        not_ready=not_ready,
+        alive=workers.alive,
+        hook_exceptions=counts.exceptions.get("preprocess", 0),
+        steps=_models_of(version.definition.plan),
+    )
+
+
+def _models_of(plan: Plan | None) -> tuple[str, ...] | None:
+    """Return the models that the pipeline of `plan` asks, each once; None for a model."""
+    if plan is None:
+        return None
+    return tuple(dict.fromkeys([step.model for step in plan.steps if step.model]))
 
 
 def facts_at(

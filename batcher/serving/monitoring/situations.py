@@ -114,6 +114,12 @@ def _not_ready(facts: Facts) -> str:
     return f"The model does not serve ({facts.not_ready}), so no batches are sent."
 
 
+def _pipeline(facts: Facts) -> str:
+    names = ", ".join(facts.steps or ())
+    asked = f"its steps ask {names}, whose own batches are explained there" if names else ""
+    return f"A pipeline has no batches of its own{': ' if asked else ''}{asked}."
+
+
 def _no_traffic(facts: Facts) -> str:
     return "No request has come yet, so there are no batches to explain."
 
@@ -339,6 +345,7 @@ def _steady(facts: Facts) -> str:
 
 SITUATIONS: Sequence[Situation] = (
     Situation("not_ready", lambda facts: bool(facts.not_ready), _not_ready, _nothing),
+    Situation("pipeline", lambda facts: facts.steps is not None, _pipeline, _nothing),
     Situation("instances_lost", lambda facts: not facts.alive, instances_lost, _nothing),
     Situation("failing", fails, failing, mend),
     Situation("no_traffic", lambda facts: not facts.window.seconds, _no_traffic, _nothing),

@@ -84,6 +84,20 @@ def test_its_page_shows_the_steps_and_their_rows(server: MemoryServer) -> None:
     assert "<code>max(small.y) &lt; 10</code>" in page
 
 
+def test_it_is_said_to_have_no_batches_of_its_own_and_never_to_refuse_everybody(
+    server: MemoryServer,
+) -> None:
+    over_connection(server, ask("/models/p/predict", INPUTS, content_type="application/json"))
+
+    explanation = orjson.loads(get(server, "/v2/models/p/batching").body)["explanation"]
+
+    assert explanation["situation"] == "pipeline"
+    assert explanation["because"] == [
+        "A pipeline has no batches of its own: its steps ask one, two, whose own batches are "
+        "explained there."
+    ]
+
+
 def test_who_wants_no_kept_answer_gets_none_of_any_step(tmp_path: Path) -> None:
     keeping = ModelOverrides(cache={})
     server = serve(tmp_path, models={"one": keeping, "two": keeping})

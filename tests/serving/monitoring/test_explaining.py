@@ -35,6 +35,13 @@ def facts(window: Window = SPARSE, **more: Any) -> Facts:
 
 TABLE = [
     ("not_ready", facts(not_ready="loading: warm-up"), "does not serve (loading: warm-up)", ""),
+    (
+        "pipeline",
+        facts(Window(seconds=9, requests=125, expired=23), steps=("rough", "exact")),
+        "no batches of its own: its steps ask rough, exact, whose own batches",
+        "",
+    ),
+    ("pipeline", facts(steps=()), "A pipeline has no batches of its own.", ""),
     ("no_traffic", facts(Window()), "No request has come yet", ""),
     (
         "refused",
