@@ -21,7 +21,7 @@ from batcher.app.simulation.costs import EXPECTED as COST_FORMS
 from batcher.app.simulation.costs import BatchCost, read_cost
 from batcher.app.simulation.distributions import read_counts, read_distribution
 from batcher.app.simulation.loads import FORMS as LOAD_FORMS
-from batcher.app.simulation.loads import Load, read_load
+from batcher.app.simulation.loads import Load, read_load, recorded
 from batcher.app.simulation.optimum import NAME as OPTIMUM
 from batcher.app.simulation.optimum import optimum
 from batcher.app.simulation.ragged import RaggedRows, recorded_lengths
@@ -186,8 +186,9 @@ class Plan:
         self._base = self._scenario(loads[0])
         self._scenarios = [self._scenario(load) for load in loads]
         self._policies = options["policy"] or POLICIES
-        traced = any("trace:" in text for text in options["load"])
-        self.has_deadlines = options["deadline"] is not None or traced
+        self.has_deadlines = options["deadline"] is not None or any(
+            arrival.allowed is not None for load in loads for arrival in recorded(load)
+        )
         self._drops = _drops(options["drop"], self.has_deadlines)
         for text in self._policies:
             self._check(text)

@@ -237,6 +237,14 @@ def _read_trace(text: str, path: Path, known: dict[str, str], error: str) -> Ope
     return OpenLoad(text, 0.0, 0.0, lambda rate, random: iter(arrivals), len(arrivals))
 
 
+def recorded(load: Load) -> Iterator[Arrival]:
+    """Yield the requests of the traces of `load`."""
+    random = np.random.default_rng(0)
+    for part in load:
+        if isinstance(part, OpenLoad) and part.total is not None:
+            yield from part.arrivals(0.0, random)
+
+
 def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 

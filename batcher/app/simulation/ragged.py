@@ -19,7 +19,7 @@ from math import prod
 import numpy as np
 
 from batcher.app.simulation.distributions import Distribution, one_of
-from batcher.app.simulation.loads import Load, OpenLoad
+from batcher.app.simulation.loads import Load, recorded
 from batcher.core.padding import Lengths, Padding
 from batcher.core.spec import DATATYPES, Array, ModelSpec, TensorSpec
 from batcher.errors import ConfigError
@@ -98,9 +98,7 @@ def recorded_lengths(load: Load) -> tuple[Distribution, ...]:
     Raises:
         ConfigError: their lines have different numbers of lengths.
     """
-    traces = [part for part in load if isinstance(part, OpenLoad) and part.total is not None]
-    random = np.random.default_rng(0)
-    found = [arrival.lengths for part in traces for arrival in part.arrivals(0.0, random)]
+    found = [arrival.lengths for arrival in recorded(load)]
     axes = {len(lengths) for lengths in found if lengths}
     if len(axes) > 1:
         raise ConfigError(f"trace: expected as many lengths in each line; got {sorted(axes)}")

@@ -60,19 +60,26 @@ def test_a_trace_is_run_as_it_is(tmp_path: Path) -> None:
         "".join(f"{n / 100},{n % 3 + 1},,{n % 2 + 1}\n" for n in range(90))
     )
     load = f"trace:{tmp_path / 't.csv'}"
-    (found,) = json.loads(
-        run("--load", load, "--policy", "eager", "--drop", "early", "--json").stdout
-    )
+    (found,) = json.loads(run("--load", load, "--policy", "eager", "--json").stdout)
     assert found["requests"] == 90
     assert found["offered"] == pytest.approx(200, rel=0.05)
     assert set(found["levels"]) == {"1", "2"}
+
+
+def test_rules_for_late_requests_are_compared_where_a_trace_has_deadlines(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "".join(f"{n / 100},1,{0.05 if n else ''}\n" for n in range(20))
+    )
+    load = f"trace:{tmp_path / 't.csv'}"
+    found = json.loads(run("--load", load, "--policy", "eager", "--json").stdout)
+    assert [each["drop"] for each in found] == ["early", "none"]
 
 
 def test_rows_of_a_trace_have_its_lengths_and_others_those_that_are_said(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         "seconds,length\n" + "".join(f"{n / 5000},{n % 4 + 1}\n" for n in range(200))
     )
-    words = ("--cost", "1ms+0ms+1us", "--policy", "eager", "--drop", "early", "--json")
+    words = ("--cost", "1ms+0ms+1us", "--policy", "eager", "--json")
     (found,) = json.loads(run("--load", f"trace:{tmp_path / 't.csv'}", *words).stdout)
     assert 1 < found["padding"] < 4
     assert "padding" in run("--length", "1..9", "--load", "closed:9", "--policy", "eager").stdout
