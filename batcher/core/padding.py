@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from batcher.core.error_text import brief
 from batcher.core.ragged import is_ragged, own_rows, row_shapes
 from batcher.core.spec import Array, ModelSpec, TensorSpec, shape_text
 from batcher.errors import InvalidInput, ModelContractError
@@ -111,7 +112,7 @@ class Padding:
         """Return what requests must share with `inputs` to share a batch.
 
         Raises:
-            InvalidInput: two inputs that are padded have different lengths.
+            InvalidInput: inputs that are padded differ in length, or rows are said to be longer.
         """
         shapes: list[tuple[str, str, tuple[int, ...]]] = []
         lengths: Lengths = ()
@@ -130,7 +131,18 @@ class Padding:
             shapes.append((name, array.dtype.str, shape[1:]))
         if not lengths:
             return tuple(shapes)
+        self._check_lengths(inputs, whose, lengths)
         return RaggedGroup(self, tuple(shapes), width)
+
+    def _check_lengths(self, inputs: Mapping[str, Array], whose: str, lengths: Lengths) -> None:
+        """Check that no row is said to be longer than it is: a model would read what is behind."""
+        for name in self._lengths_inputs:
+            said = inputs.get(name)
+            if said is not None and not ((said >= 0) & (said <= np.array(lengths))).all():
+                raise InvalidInput(
+                    f"input {name!r}: expected lengths of 0 to {', '.join(map(str, lengths))}, the "
+                    f"size of the rows of {whose!r}; got {brief(said.tolist())}"
+                )
 
     def _shared(self, length: int) -> int:
         """Return -1 for a length that is padded; else the length, which a whole batch must have."""

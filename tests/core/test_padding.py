@@ -186,6 +186,18 @@ def test_masks_and_lengths_that_a_request_leaves_out_are_filled() -> None:
     assert filled["sizes"].dtype == np.int64
 
 
+@pytest.mark.parametrize("said", [[4], [-1], [3, 2**40], [float("nan")]])
+def test_no_row_is_said_to_be_longer_than_it_is(said: list[float]) -> None:
+    sizes = tensor("sizes", "FP64", shape=(), is_optional=True, lengths_of="x")
+    padding = Padding(
+        model_spec(inputs=(tensor("x", shape=(-1,), pad=0), sizes), outputs=(OUTPUT,))
+    )
+    rows = np.zeros((len(said), 3), "<f4")
+    padding.group_of({"x": rows, "sizes": np.arange(len(said), dtype="<f8")})
+    with pytest.raises(InvalidInput, match="input 'sizes': expected lengths of 0 to 3, the"):
+        padding.group_of({"x": rows, "sizes": np.array(said, "<f8")})
+
+
 def test_masks_and_lengths_of_pictures_are_filled() -> None:
     spec = model_spec(
         inputs=(
