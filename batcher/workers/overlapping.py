@@ -57,7 +57,12 @@ class _Begun:
 
     def is_done(self) -> bool:
         """Return whether the end takes no wait. Inference thread."""
-        return self._under_way is None or self._under_way.is_done()
+        if self._under_way is None:
+            return True
+        try:
+            return self._under_way.is_done()
+        except Exception:  # a lost device cannot be asked; the end raises the reason
+            return True
 
     def end(self, earlier: float) -> Outcome:
         """Wait for the batch; `earlier` is when the one before it ended. Inference thread."""

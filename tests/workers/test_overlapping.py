@@ -22,6 +22,9 @@ from tests.support.scheduling import part
 class Scripted:
     """A model: notes what is begun and ended; `looks` is how often a batch still runs."""
 
+    is_lost = False
+    """Whether events of the device raise, as those of CUDA do after an assertion has failed."""
+
     def __init__(self, looks: int = 0, fails: dict[int, BaseException] | None = None) -> None:
         self.events: list[str] = []
         self.tasks: Any = SimpleQueue()
@@ -66,6 +69,8 @@ class Under:
         self._looks = model.looks
 
     def is_done(self) -> bool:
+        if self._model.is_lost:
+            raise RuntimeError("CUDA error: device-side assert triggered")
         self._looks -= 1
         if self._looks == 0 and self._model.later:
             self._model.tasks.put((self._model.later.pop(), 0.0))
@@ -122,6 +127,13 @@ def test_nothing_runs_after_the_device_was_lost() -> None:
     assert isinstance(outcome.error, DeviceLost)
     kept = [each for each in lost_devices._KEPT if isinstance(each, overlapping._Begun)]
     assert len(kept) == 2, "memory of a batch under way is not freed"
+
+
+def test_a_lost_device_that_is_asked_for_the_end_of_a_batch_fails_that_batch() -> None:
+    model = Scripted(looks=9, fails={1: DeviceLost("gone")})
+    model.is_lost = True
+    (outcome,) = model.run(batch())
+    assert isinstance(outcome.error, DeviceLost)
 
 
 def test_a_batch_is_not_charged_for_the_one_before() -> None:
