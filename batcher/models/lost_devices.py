@@ -2,8 +2,10 @@
 
 When pinned memory is freed, PyTorch marks a point in each stream that used the memory. On a device
 that is lost this raises where C++ allows no exception (`~StorageImpl`), and the process is aborted.
-So whoever hears of the loss keeps the model, its error and the batches under way. The process has
-to be started anew anyway, and all programs of this server end by `os._exit`, which frees nothing.
+So whoever hears of the loss keeps the model, its error and the batches under way. Answers that are
+still being written lie in memory which PyTorch frees without such a mark (`pytorch/tensors.py`).
+The process has to be started anew anyway, and all programs of this server end by `os._exit`, which
+frees nothing.
 """
 
 from __future__ import annotations

@@ -271,11 +271,13 @@ class TorchModule(PlainModel, ABC):
         with self.batch_mode(), self._on_stream():
             result = self.call(self.tensors(inputs, self._device))
             outputs, left_out = named_outputs(result, self.spec, is_raw)
-            # All copies are started before the first one is waited for.
-            on_host = {name: to_host(value) for name, value in outputs.items()}
-            if self._gpu is not None:
-                self._stream.synchronize()
-                self.count_copies(inputs, outputs)
+            try:
+                # All copies are started before the first one is waited for.
+                on_host = {name: to_host(value) for name, value in outputs.items()}
+            finally:
+                if self._gpu is not None:
+                    self._stream.synchronize()
+            self.count_copies(inputs, outputs)
             return output_arrays(on_host, self.spec, left_out, is_raw)
 
     def count_copies(self, inputs: Arrays, outputs: Mapping[str, Any]) -> None:

@@ -188,9 +188,11 @@ class PythonModel(PlainModel, FreshMemory):
         is_raw = self.postprocess is not None
         with batch_mode(self._gradients):
             outputs, left_out = named_outputs(self.call(inputs), self.spec, is_raw)
-            on_host = {name: to_host(value) for name, value in outputs.items()}
-            if torch.Tensor in map(type, on_host.values()) and torch.cuda.is_initialized():
-                _wait_for_copies(outputs.values())
+            try:
+                on_host = {name: to_host(value) for name, value in outputs.items()}
+            finally:
+                if torch.cuda.is_initialized():
+                    _wait_for_copies(outputs.values())
             return output_arrays(on_host, self.spec, left_out, is_raw)
 
 

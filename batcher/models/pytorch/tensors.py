@@ -17,12 +17,16 @@ A model may return tensors that NumPy cannot read:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from batcher.core.spec import Array, TensorSpec
 from batcher.errors import ModelContractError, ModelLoadError
+
+_APART_BYTES: Final = 64
+"""Bytes between the beginning of pinned memory and what comes home into it; keeps arrays aligned.
+"""
 
 _NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 
@@ -66,8 +70,9 @@ def to_tensor(array: Array, spec: TensorSpec | None, device: torch.device) -> to
 def to_host(value: Any) -> Any:
     """Return a tensor in memory of the host, as an array if it lies there already.
 
-    A copy from CUDA stays a tensor, and may still be running: synchronise before it is read. Values
-    of other kinds, and tensors that NumPy cannot read, stay as they are.
+    A copy from CUDA stays a tensor, and may still be running: synchronise before it is read, and
+    also where an error comes in between, before the tensor is freed. Values of other kinds, and
+    tensors that NumPy cannot read, stay as they are.
 
     Inference thread.
     """
@@ -82,8 +87,21 @@ def to_host(value: Any) -> Any:
     if not value.is_cuda or not _is_dense(value):
         return value
     value = value.detach().resolve_conj().resolve_neg()
-    host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-    return host.copy_(value, non_blocking=True)
+    return _pinned(value.nbytes).view(value.dtype).view(value.shape).copy_(value, non_blocking=True)
+
+
+def _pinned(nbytes: int) -> torch.Tensor:
+    """Return pinned memory that PyTorch frees without a question to the device.
+
+    PyTorch notes which streams copy into pinned memory that it finds by its first address, and
+    marks a point in each of them when the memory is freed. On a lost device that aborts the whole
+    process, and answers are freed long after their batch, when a client has read them. Memory in
+    between is not found. Nothing is lost by that: copies are waited for anyway.
+
+    Inference thread.
+    """
+    memory = torch.empty(_APART_BYTES + nbytes, dtype=torch.uint8, pin_memory=True)
+    return torch.from_numpy(memory.numpy()[_APART_BYTES:])
 
 
 def on_host(value: Any, tensor: TensorSpec | None, place: str) -> Any:

@@ -14,9 +14,12 @@ from batcher.core.spec import Array, TensorSpec
 from batcher.errors import ModelContractError
 from batcher.models.output_arrays import on_host, output_arrays, plain_array
 from batcher.models.protocol import FreshMemory, PartialOutputs
+from batcher.models.pytorch import module, tensors
 from batcher.models.pytorch.staging import PinnedStaging
 from batcher.models.pytorch.tensors import to_host, to_tensor
 from batcher.models.result_names import named_outputs
+from tests.support.fake_gpu import FakeGpu
+from tests.support.fake_gpu import gpu as gpu
 from tests.support.model_folders import Folders, answers, floats
 from tests.support.models import model_spec, tensor
 
@@ -176,6 +179,43 @@ def test_whatever_a_model_answers_becomes_a_contiguous_array_of_the_same_values(
     )
     np.testing.assert_array_equal(found, expected)
     assert found.shape == expected.shape
+
+
+def test_pinned_memory_of_answers_is_none_that_pytorch_asks_the_device_about_when_it_is_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = []
+    empty = torch.empty
+
+    def pinned(nbytes: int, dtype: torch.dtype, pin_memory: bool) -> torch.Tensor:
+        assert pin_memory
+        found.append(empty(nbytes, dtype=dtype))
+        return found[-1]
+
+    monkeypatch.setattr(torch, "empty", pinned)
+    memory = tensors._pinned(12)
+    (block,) = found
+    assert memory.nbytes == 12
+    # PyTorch finds a block by its first address, and by the storage that it has made itself.
+    assert memory.untyped_storage().data_ptr() > block.data_ptr()
+    memory.fill_(7)
+    assert block[-12:].tolist() == [7] * 12
+
+
+def test_outputs_whose_copies_fail_half_way_are_waited_for_before_their_memory_is_freed(
+    folders: Folders, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = folders.load(folders.python(ECHO))
+
+    def fails(value: object) -> None:
+        gpu.events.append("copies fail")
+        raise RuntimeError("no memory can be pinned")
+
+    monkeypatch.setattr(module, "to_host", fails)
+    gpu.events.clear()
+    with pytest.raises(RuntimeError, match="pinned"):
+        answers(checked, x=floats())
+    assert gpu.events == ["copies fail", "wait for stream 1"]
 
 
 @needs_cuda
