@@ -291,7 +291,7 @@ def test_a_module_on_cuda_runs_on_a_stream_of_its_own(folders: Folders) -> None:
     checked = folders.load(folders.python(source), device="cuda:0")
     answers(checked, x=floats())
     # the module's own list
-    streams = checked.model._factory.forward.__globals__["STREAMS"]  # type: ignore[attr-defined]
+    streams = checked.model.make.forward.__globals__["STREAMS"]  # type: ignore[attr-defined]
     assert torch.cuda.default_stream() not in streams
     assert len(set(streams)) == 1
 
