@@ -135,7 +135,8 @@ class Graphs:
 
 
 def _form(tensors: Tensors) -> Hashable:
-    return tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items())
+    """Return what two batches of one graph have in common; clients order inputs as they like."""
+    return frozenset((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items())
 
 
 def _other_values(tensor: torch.Tensor) -> torch.Tensor:

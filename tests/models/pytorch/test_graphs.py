@@ -117,6 +117,19 @@ def test_a_batch_of_another_form_runs_without_a_graph(folders: Folders, gpu: Fak
     assert not any(event.startswith("replay") for event in gpu.events)
 
 
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_a_batch_is_a_replay_in_whatever_order_its_inputs_were_sent(
+    folders: Folders, gpu: FakeGpu, names: str
+) -> None:
+    inputs = "[{name: a, dtype: FP32, shape: [4]}, {name: b, dtype: FP32, shape: [4]}]"
+    source = FORWARD.format("return a - b").replace("self, x", "self, a, b")
+    checked = folders.load(folders.python(source, inputs=inputs), **EIGHT)
+    gpu.events.clear()
+    sent = {name: floats(2) * (3 if name == "a" else 1) for name in names}
+    np.testing.assert_array_equal(answers(checked, **sent)["y"], floats(2) * 2)
+    assert gpu.events[0].startswith("replay")
+
+
 @pytest.mark.parametrize(
     ("forward", "complaint"),
     [
