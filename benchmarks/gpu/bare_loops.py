@@ -74,6 +74,7 @@ def device_call(served: Served, count: int) -> Callable[[], None]:
     inputs = [torch.from_numpy(rows).to(DEVICE) for rows in random_rows(served, count).values()]
     if "channels_last" in served.known_settings:
         module = module.to(memory_format=torch.channels_last)
+        inputs = [each.contiguous(memory_format=torch.channels_last) for each in inputs]
 
     def run() -> None:
         with torch.inference_mode():

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-COMPUTE, COPY, CALLS = "kernel", "gpu_memcpy", ("cuda_runtime", "cuda_driver")
+KERNEL, FILL, COPY = "kernel", "gpu_memset", "gpu_memcpy"
+CALLS = ("cuda_runtime", "cuda_driver")
 STALLS = ("cudaMalloc", "cudaFree", "cudaHostAlloc", "cudaMallocHost", "cudaDeviceSynchronize")
 """Calls that stop the device, or wait for all of it, and have no place in a steady state."""
 
@@ -27,11 +28,22 @@ def spans(events: Iterable[Mapping[str, Any]], category: str) -> list[Span]:
 
 
 def host_copies(events: Iterable[Mapping[str, Any]]) -> list[Span]:
-    """Return begin and end of the copies between host and device, in microseconds.
+    """Return begin and end of the copies between host and device, in microseconds."""
+    return spans((each for each in events if not _is_within(each)), COPY)
 
-    Copies within the device are a part of what a batch computes, and nothing has to hide them.
+
+def computing(events: Sequence[Mapping[str, Any]]) -> list[Span]:
+    """Return begin and end of all that a batch computes, in microseconds.
+
+    Copies within the device are a part of that, such as those into the inputs of a graph.
     """
-    return spans((each for each in events if "DtoD" not in each.get("name", "")), COPY)
+    within = spans((each for each in events if _is_within(each)), COPY)
+    return [*spans(events, KERNEL), *spans(events, FILL), *within]
+
+
+def _is_within(event: Mapping[str, Any]) -> bool:
+    """Return whether a copy, or another event, stays within the device."""
+    return "DtoD" in event.get("name", "")
 
 
 def merged(found: Iterable[Span]) -> list[Span]:
@@ -63,7 +75,14 @@ def hidden_share(copies: Sequence[Span], compute: Sequence[Span]) -> float | Non
     return hidden / total
 
 
-def stalls(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """Return how often each call that stops the device was made."""
-    names = (event["name"] for event in events if event.get("cat") in CALLS)
-    return Counter(name for name in names if name.startswith(STALLS))
+def stalls(events: Sequence[Mapping[str, Any]]) -> Counter[str]:
+    """Return how often each call that stops the device was made, from the first kernel to the last.
+
+    Before and after that the profiler itself waits for the device.
+    """
+    kernels = spans(events, KERNEL)
+    if not kernels:
+        return Counter()
+    first, last = min(kernels)[0], max(end for _, end in kernels)
+    calls = (each for each in events if each.get("cat") in CALLS and first < each["ts"] < last)
+    return Counter(each["name"] for each in calls if each["name"].startswith(STALLS))

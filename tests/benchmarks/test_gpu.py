@@ -15,7 +15,7 @@ from benchmarks.gpu.figures import Figure, Figures
 from benchmarks.gpu.parts import cuda_tests
 from benchmarks.gpu.run import PARTS, told
 from benchmarks.gpu.served_models import is_known, why_plain
-from benchmarks.gpu.trace import hidden_share, host_copies, merged, spans, stalls
+from benchmarks.gpu.trace import computing, hidden_share, host_copies, merged, stalls
 
 LINE = orjson.dumps(Figure("p", "what", 1.0).row()) + b"\n"
 
@@ -152,14 +152,18 @@ def test_the_share_of_copies_under_compute(
 
 def test_a_trace_has_spans_and_calls_that_stop_the_device() -> None:
     events = [
+        {"cat": "cuda_runtime", "name": "cudaDeviceSynchronize", "ts": 0, "dur": 1},
         {"cat": "kernel", "name": "gemm", "ts": 1, "dur": 2},
         {"cat": "kernel", "name": "gemm", "ts": 2, "dur": 3},
         {"cat": "gpu_memcpy", "name": "Memcpy HtoD", "ts": 7, "dur": 1},
         {"cat": "gpu_memcpy", "name": "Memcpy DtoD (Device -> Device)", "ts": 8, "dur": 1},
-        {"cat": "cuda_runtime", "name": "cudaMalloc", "ts": 1, "dur": 1},
-        {"cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": 1, "dur": 1},
+        {"cat": "cuda_runtime", "name": "cudaMalloc", "ts": 2, "dur": 1},
+        {"cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": 2, "dur": 1},
+        {"cat": "cuda_runtime", "name": "cudaDeviceSynchronize", "ts": 9, "dur": 1},
         {"name": "process_name", "ph": "M"},
     ]
     assert host_copies(events) == [(7, 8)]
-    assert merged(spans(events, "kernel")) == [(1, 5)]
+    assert merged(computing(events)) == [(1, 5), (8, 9)]
+    # what the profiler waits for before the first kernel and after the last does not count
     assert stalls(events) == {"cudaMalloc": 1}
+    assert stalls(events[:1]) == {}

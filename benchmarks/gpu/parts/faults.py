@@ -56,6 +56,7 @@ def main() -> None:
         )
     ]
     pairs += [f"defaults.max_batch_size={BATCH}", f"defaults.device={DEVICE}"]
+    pairs.append("models.thread.overlap_copies=true")  # the way in which most is under way
     with running((*HARMED, UNHARMED), *pairs) as server:
         check_filled(figures, server)
         for name in HARMED:
