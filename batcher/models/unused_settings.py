@@ -1,4 +1,4 @@
-"""Settings that only modules of PyTorch know: what is said at start where a model is none.
+"""Settings for modules of PyTorch on a GPU: what is said at start where they mean nothing.
 
 Such a setting may stand in `defaults`, for all models, so it is no error for one of them.
 """
@@ -44,6 +44,28 @@ def memory_note(settings: ModelSettings, device: str) -> str:
     return "expected a GPU for memory_limit; got the CPU, where nothing limits a model's memory"
 
 
+def overlap_note(settings: ModelSettings, kind: str, device: str) -> str:
+    """Return the note that `overlap_copies` means nothing to a module; empty if it does.
+
+    Any thread.
+    """
+    if not settings.overlap_copies or kind not in _MODULES:
+        return ""
+    if device == "cpu":
+        return "expected a GPU for overlap_copies; got the CPU, where nothing is copied"
+    if settings.worker == "thread":
+        return ""
+    return (
+        f"expected `worker: thread` for overlap_copies; got {settings.worker}, where a batch is "
+        "copied before and after it computes"
+    )
+
+
 def unused_notes(settings: ModelSettings, kind: str, device: str) -> list[str]:
-    """Return both notes, as far as there is one. Any thread."""
-    return [*filter(None, (unused_note(settings, kind), memory_note(settings, device)))]
+    """Return all these notes, as far as there are some. Any thread."""
+    notes = (
+        unused_note(settings, kind),
+        memory_note(settings, device),
+        overlap_note(settings, kind, device),
+    )
+    return [*filter(None, notes)]

@@ -11,6 +11,7 @@ import torch
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.models.checked import CheckedModel, UnderWay
+from batcher.models.unused_settings import unused_notes
 from tests.models.pytorch.test_graphs import network
 from tests.support.fake_gpu import FakeGpu
 from tests.support.fake_gpu import gpu as gpu
@@ -131,8 +132,18 @@ class Model(torch.nn.Module):
     assert second.result()[0]["y"].tolist() == (floats(2) + 1).tolist()
 
 
-def test_on_a_cpu_nothing_overlaps(folders: Folders) -> None:
+def test_on_a_cpu_nothing_overlaps_and_the_log_says_so(folders: Folders) -> None:
     assert folders.load(network(folders), **OVERLAP).model.overlaps is False
+    assert [step for step in folders.progress if "overlap_copies" in step] == [
+        "note: expected a GPU for overlap_copies; got the CPU, where nothing is copied"
+    ]
+
+
+def test_where_batches_run_in_a_process_of_their_own_the_log_says_that_none_overlap() -> None:
+    settings = ModelSettings(overlap_copies=True, worker="process")
+    (note,) = unused_notes(settings, "python", "cuda:0")
+    assert note.startswith("expected `worker: thread` for overlap_copies; got process")
+    assert unused_notes(ModelSettings(overlap_copies=True), "python", "cuda:0") == []
 
 
 def test_one_batch_at_a_time_cannot_overlap() -> None:
