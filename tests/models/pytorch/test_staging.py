@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -216,6 +218,27 @@ def test_outputs_whose_copies_fail_half_way_are_waited_for_before_their_memory_i
     with pytest.raises(RuntimeError, match="pinned"):
         answers(checked, x=floats())
     assert gpu.events == ["copies fail", "wait for stream 1"]
+
+
+@needs_cuda
+def test_answers_are_freed_after_the_loss_of_the_device_without_the_end_of_the_process() -> None:
+    program = """
+import os, torch
+from batcher.models.pytorch.tensors import to_host
+answer = to_host(torch.ones(4, device="cuda"))
+torch.cuda.synchronize()
+torch.zeros(4, device="cuda")[torch.full((8,), 1_000, device="cuda")]
+try:
+    torch.cuda.synchronize()
+except RuntimeError:
+    del answer
+    print("lives", flush=True)
+os._exit(0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "lives\n"), done.stderr[-400:]
 
 
 @needs_cuda
