@@ -16,8 +16,8 @@ first calls, those of warm-up among them. These run one at a time, and what they
     kept                                                     are copied, and the log says why
     results of two calls in the same memory, which is not    the same
     read-only
-    code of `preprocess` that writes what `postprocess`      requests run one at a time, from one
-    reads                                                    hook to the other
+    code of `preprocess` or `predict` that writes what       requests run one at a time, from one
+    is read after it                                         hook to the other
     neither                                                  hooks run side by side, nothing is
                                                              copied
 """
@@ -25,7 +25,7 @@ first calls, those of warm-up among them. These run one at a time, and what they
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ import numpy as np
 
 from batcher.core.ragged import copied, is_ragged
 from batcher.core.spec import Array
-from batcher.models.hook_writes import Found, writes_of
+from batcher.models.hook_writes import Found, nothing_found, writes_of
 from batcher.models.protocol import Arrays, Hook, Model
 
 EQUAL_CALLS: Final = 3
@@ -55,7 +55,7 @@ class HookTurns:
         watched: how many of the hooks are not known yet.
         notes: by hook, why the hooks take turns for good, in words; empty if they do not.
         told: those of the notes that the log has.
-        hands_over: whether `preprocess` writes what `postprocess` reads.
+        hands_over: whether `preprocess` or `predict` writes what is read after it.
     """
 
     def __init__(self) -> None:
@@ -139,11 +139,9 @@ def watch_hooks(model: Model) -> None:
             found[name] = _read(hook)
             setattr(model, name, WatchedHook(hook, name, turns))
             turns.notes |= _code_notes(name, found[name])
-    if len(found) == 2:
-        first, last = found["preprocess"], found["postprocess"]
-        handed = (first.written | first.added) & last.read
-        turns.notes |= _handed_notes(handed)
-        turns.hands_over = bool(handed)
+    for first, names in _handed_over(found, _read_predict(hooks.values())).items():
+        turns.notes[first] = _handed_note(first, names)
+        turns.hands_over = True
 
 
 def watched(hook: Hook, name: str) -> WatchedHook:
@@ -159,7 +157,29 @@ def _read(hook: Hook) -> Found:
         return writes_of(hook)
     # Code of all kinds is looked at, and what it does is known from its calls as well.
     except Exception:
-        return Found(set(), set(), set())
+        return nothing_found()
+
+
+def _read_predict(hooks: Iterable[Hook | None]) -> Found:
+    """Return what the object of the `hooks` writes into while it runs a batch. Any thread."""
+    found = nothing_found()
+    for owner in {
+        id(each): each for each in (getattr(hook, "__self__", None) for hook in hooks)
+    }.values():
+        for name in ("predict", "forward"):
+            found.add(_read(getattr(owner, name, None)))
+    return found
+
+
+def _handed_over(hooks: Mapping[str, Found], predict: Found) -> dict[str, set[str]]:
+    """Return what `preprocess`, or `predict`, leaves for what runs after it. Any thread."""
+    first = hooks.get("preprocess", nothing_found())
+    last = hooks.get("postprocess", nothing_found())
+    handed = {
+        "preprocess": first.handed_to(predict) | first.handed_to(last),
+        "predict": predict.handed_to(last),
+    }
+    return {name: names for name, names in handed.items() if names}
 
 
 def _code_notes(name: str, found: Found) -> dict[str, str]:
@@ -173,15 +193,13 @@ def _code_notes(name: str, found: Found) -> dict[str, str]:
     }
 
 
-def _handed_notes(names: set[str]) -> dict[str, str]:
-    """Return the note that `postprocess` reads `names`, which `preprocess` writes; mostly none."""
-    if not names:
-        return {}
-    return {
-        "preprocess": f"preprocess writes {_listed(names)}, which postprocess reads, so requests "
-        "run one at a time, and share no batches. They do if preprocess returns that beside the "
-        "inputs, and predict beside the outputs"
-    }
+def _handed_note(first: str, names: set[str]) -> str:
+    """Return the note that `first` leaves `names` for what runs after it. Any thread."""
+    return (
+        f"{first} writes {_listed(names)}, which is read after it, so requests run one at a time, "
+        "and share no batches. They do if preprocess returns that beside the inputs, and predict "
+        "beside the outputs"
+    )
 
 
 def _listed(names: set[str]) -> str:

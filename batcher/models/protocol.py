@@ -258,7 +258,8 @@ class LoadedModel(NamedTuple):
         length_timings: seconds that warm-up took for a batch, by its rows and the elements of a
             row, where rows of different lengths are padded.
         run_sizes: as in Model.
-        hands_over: whether `preprocess` leaves something in the model that `postprocess` reads.
+        hands_over: whether `preprocess` or `predict` leaves something in the model that is read
+            after it, for the same request.
     """
 
     one_call: bool = False

@@ -36,6 +36,7 @@ class Instances:
         self._conditions = [Condition.ALIVE] * len(workers)
         self.reason = ""
         self.wanted = len(workers)
+        self._only_first = False
 
     def __iter__(self) -> Iterator[Worker]:
         """Iterate over the workers. Reactor thread."""
@@ -92,6 +93,8 @@ class Instances:
 
     def _change(self, index: int, condition: Condition, reason: str) -> None:
         """Note that the worker at `index` takes batches, or no more. Reactor thread."""
+        if self._only_first and index:
+            return
         self._conditions[index] = condition
         self.reason = reason
         self._set_takes_batches(index, condition is Condition.ALIVE)
@@ -103,10 +106,19 @@ class Instances:
         Hooks of this process run on the first instance: one lock lets one of them run. Reactor
         thread.
         """
+        if loaded[0].hands_over:
+            self._keep_to_first()
+            return loaded[0]
         return loaded[0]._replace(
             preprocess=_shared([one.preprocess for one in loaded]),
             postprocess=_shared([one.postprocess for one in loaded]),
         )
+
+    def _keep_to_first(self) -> None:
+        """Have the first worker alone run batches: what its model hands over is in that model."""
+        for index in range(1, len(self._workers)):
+            self._change(index, Condition.DEAD, "")
+        self._only_first = True
 
     def _failed(self, failure: Failure) -> Failure:
         """End all workers, and return the reason of the one that failed first. Reactor thread."""

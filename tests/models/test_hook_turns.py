@@ -223,8 +223,28 @@ def test_what_preprocess_leaves_for_postprocess_is_told_and_requests_run_alone(
     warm_up(ready, 4, print)
     turns = turns_of(model)  # type: ignore[arg-type]
     assert turns is not None
-    assert "preprocess writes self.rows, which postprocess reads" in turns.notes["preprocess"]
+    assert "preprocess writes self.rows, which is read after it" in turns.notes["preprocess"]
     assert ready.loaded().hands_over
+
+
+def test_what_predict_reads_or_leaves_is_handed_over_too() -> None:
+    class Reading(Leaving):
+        def predict(self, inputs: Inputs) -> dict[str, Any]:
+            return {"y": inputs["x"] * self.rows}
+
+    class Keeping(Reading):
+        def predict(self, inputs: Inputs) -> dict[str, Any]:
+            self.rows = len(inputs["x"])
+            return dict(inputs)
+
+    for hook, note in (("preprocess", "preprocess writes"), ("postprocess", "predict writes")):
+        own, model = Reading() if hook == "preprocess" else Keeping(), RecordingModel()
+        setattr(model, hook, getattr(own, hook))
+        ready = checked(model)
+        turns = turns_of(model)  # type: ignore[arg-type]
+        assert turns is not None
+        assert [each.startswith(f"{note} self.rows") for each in turns.notes.values()][-1]
+        assert ready.loaded().hands_over
 
 
 @pytest.mark.parametrize(

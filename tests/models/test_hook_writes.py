@@ -222,12 +222,12 @@ def test_functions_that_call_each_other_are_read_once(monkeypatch: pytest.Monkey
     read: list[str] = []
     source = inspect.getsource
     monkeypatch.setattr(
-        inspect, "getsource", lambda each: read.append(each.__name__) or source(each)
+        inspect, "getsource", lambda each: read.append(each.co_name) or source(each)
     )
     assert not writes_of(one).kept
-    assert read == ["one", "two", "one"]
+    assert read == ["one", "two"]
 
 
-@pytest.mark.parametrize("hook", [len, dict, np.sort, lambda inputs: inputs, object()])
+@pytest.mark.parametrize("hook", [len, dict, np.sort, eval("lambda inputs: inputs"), object()])
 def test_code_that_cannot_be_read_is_no_error(hook: Any) -> None:
     assert not writes_of(hook).kept

@@ -150,3 +150,20 @@ def test_each_instance_is_loaded_by_itself_and_takes_the_device_whose_turn_it_is
     )
     assert sorted(devices) == ["cpu"] * 3 + ["cuda:1"] * 2
     assert loop.wait_for(workers.quit()) is None
+
+
+def test_a_model_that_hands_something_over_runs_in_its_first_instance_alone() -> None:
+    bench = Bench()
+    bench.start()
+    loaded = [
+        LoadedModel(False, preprocess=dict, postprocess=dict, hands_over=True) for _ in range(3)
+    ]
+    for single, each in zip(bench.singles, loaded, strict=True):
+        single.loaded.callback(each)
+    assert bench.fired == [loaded[0]]
+    bench.singles[1].changed(DEAD, "it ended")
+    bench.singles[1].changed(ALIVE, "")
+    assert bench.told == [(1, False), (2, False)]
+    assert bench.instances.alive == 1
+    bench.singles[0].changed(RESTARTING, "it ended")
+    assert bench.instances.condition is RESTARTING

@@ -3,21 +3,25 @@
     preprocess    self.sizes = …           of request 1, and before postprocess of 2
     postprocess   … self.sizes             must not see those of request 2
 
-So request 2 begins when request 1 is answered. Its batch has the rows of one request alone.
+So request 2 begins when request 1 is answered. Its batch has the rows of one request alone. A hook
+of a request whose client has left meanwhile may still run, or wait for a thread: it is waited for,
+or does not run any more.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from batcher.core.request import InferenceResponse
 from batcher.errors import QueueFull
 
+Result = TypeVar("Result")
 Start = Callable[[], Deferred[InferenceResponse]]
 
 
@@ -39,6 +43,8 @@ class Alone:
         self._waiting: deque[_Waiting] = deque()
         self._is_busy = False
         self._is_going_on = False
+        self._turn = 0
+        self._hook_runs = Lock()
 
     def run(self, start: Start) -> Deferred[InferenceResponse]:
         """Return what `start` returns, called when all requests before are answered.
@@ -55,8 +61,21 @@ class Alone:
         self._waiting.append(waiting)
         return waiting.answered
 
+    def in_turn(self, function: Callable[[], Result]) -> Callable[[], Result]:
+        """Return `function`, a hook of the request whose turn it is, for a thread of the pool."""
+        turn = self._turn
+
+        def run() -> Result:
+            with self._hook_runs:
+                if turn != self._turn:
+                    raise CancelledError  # nobody waits for it
+                return function()
+
+        return run
+
     def _begin(self, start: Start) -> Deferred[InferenceResponse]:
         self._is_busy = True
+        self._turn += 1
         try:
             running = start()
         except BaseException:

@@ -150,7 +150,7 @@ class HookStage(Stage):
             return succeed(pieces_of(request))
 
         def run(nbytes: int, function: Callable[[], Result]) -> Deferred[Result]:
-            return self._pool.run(nbytes, deadline, function, client)
+            return self._pool.run(nbytes, deadline, self._in_turn(function), client)
 
         make = partial(self._made, hook, request)
         nbytes, kept = nbytes_of(request.inputs), self._kept
@@ -160,6 +160,10 @@ class HookStage(Stage):
             made = kept.made(nbytes, partial(_DIGESTS.of, request.inputs), make, run)
             prepared = made.addCallback(_pieces, request, run)
         return prepared.addErrback(self._failed, "preprocess")
+
+    def _in_turn(self, function: Callable[[], Result]) -> Callable[[], Result]:
+        """Return `function` as it runs on the pool, for the request that runs now."""
+        return function if self._alone is None else self._alone.in_turn(function)
 
     def _made(self, hook: Hook | RemoteHook, request: InferenceRequest) -> Arrays:
         """Return what `preprocess` makes of one request. Pool thread."""
@@ -181,9 +185,8 @@ class HookStage(Stage):
         try:
             answers = answer.answers if isinstance(answer, PieceAnswers) else (answer,)
             nbytes = sum([about_nbytes(each.outputs) for each in answers])
-            return self._pool.run(nbytes, deadline, finished, client).addErrback(
-                self._failed, "postprocess"
-            )
+            done = self._pool.run(nbytes, deadline, self._in_turn(finished), client)
+            return done.addErrback(self._failed, "postprocess")
         except Unavailable as err:
             # The model has run: a client must not be asked to send the request again.
             err.retry_after = 0

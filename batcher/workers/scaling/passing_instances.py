@@ -142,6 +142,10 @@ class PassingInstances(Instances):
     def _with_shared_hooks(self, loaded: list[LoadedModel]) -> LoadedModel:
         """Return the first of `loaded`, with hooks that run in whatever instances are there."""
         first = loaded[0]
+        if first.hands_over:
+            self._shared = [None, None]
+            self._keep_to_first()
+            return first
         own = [[one.preprocess for one in loaded], [one.postprocess for one in loaded]]
         self._shared = [_shared(hooks) for hooks in own]
         for index, one in enumerate(loaded):

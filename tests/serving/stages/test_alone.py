@@ -82,3 +82,16 @@ def test_a_client_that_leaves_gives_up_its_turn() -> None:
     assert answer_of(runs.begun[2]) is None, "cancelled, and its result is nobody's"
     alone.run(partial(runs.start, 3))
     assert list(runs.begun) == [0, 2, 3]
+
+
+def test_a_hook_of_a_client_that_left_does_not_run_within_the_turn_of_the_next() -> None:
+    alone, runs, ran = Alone(8), Runs(), list[str]()
+    first = alone.run(partial(runs.start, 0))
+    late = alone.in_turn(lambda: ran.append("first"))  # waits for a thread
+    alone.run(partial(runs.start, 1))
+    first.cancel()
+    first.addErrback(lambda failure: failure.trap(CancelledError))
+    alone.in_turn(lambda: ran.append("second"))()
+    with pytest.raises(CancelledError):
+        late()
+    assert ran == ["second"]
