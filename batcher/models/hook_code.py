@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import linecache
 from pathlib import Path
 from textwrap import dedent
+from tokenize import TokenError
 from types import FunctionType
 from typing import Any, Final, TypeGuard
 
@@ -27,11 +29,15 @@ def layers_of(function: FunctionType) -> list[FunctionType]:
 
 def tree_of(function: FunctionType) -> Tree | None:
     """Return the parsed source of `function`; None where there is none. Any thread."""
-    names = parameters_of(function.__code__)
+    code = function.__code__
+    names = parameters_of(code)
+    # Not by `inspect.getsource`: that is the source of what a decorator wraps.
+    linecache.checkcache(code.co_filename)
+    lines = linecache.getlines(code.co_filename, function.__globals__)
     try:
-        # Of the code: that of a function is the source of what it wraps.
-        module = ast.parse(dedent(inspect.getsource(function.__code__)))
-    except (OSError, TypeError, SyntaxError, ValueError):
+        block = inspect.getblock(lines[code.co_firstlineno - 1 :])
+        module = ast.parse(dedent("".join(block)))
+    except (SyntaxError, ValueError, TokenError):
         return None
     for node in ast.walk(module):
         if isinstance(node, Tree) and [each.arg for each in _arguments(node)] == names:
@@ -120,11 +126,15 @@ def after_class(function: FunctionType, owner: Any, name: str) -> Any:
     return next((vars(each)[name] for each in later if name in vars(each)), None)
 
 
-def is_beside(function: FunctionType, hook: FunctionType) -> bool:
-    """Return whether `function` is of the folder of `hook`, or of one within."""
-    folder = Path(hook.__code__.co_filename).parent
-    path = Path(function.__code__.co_filename)
-    return path.is_relative_to(folder) and "site-packages" not in path.relative_to(folder).parts
+def folder_of(function: FunctionType) -> Path:
+    """Return the folder of the file that `function` is in. Any thread."""
+    return Path(function.__code__.co_filename).parent
+
+
+def is_within(function: FunctionType, folder: Path) -> bool:
+    """Return whether `function` is of `folder`, or of one below. Any thread."""
+    own = folder_of(function)
+    return own.is_relative_to(folder) and "site-packages" not in own.relative_to(folder).parts
 
 
 def pairs_of(node: ast.AST) -> list[tuple[ast.expr, ast.expr]]:
@@ -152,6 +162,11 @@ def constant(nodes: list[ast.expr]) -> str:
     """Return the text that the first of `nodes` is; empty if it is none. Any thread."""
     node = nodes[0] if nodes else None
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def is_plain(of: Any, name: str) -> bool:
+    """Return whether the function that `of` has under `name` gets no object of its own."""
+    return isinstance(of, type) or inspect.ismodule(of) or name in getattr(of, "__dict__", {})
 
 
 def leaves(body: list[ast.stmt]) -> bool:

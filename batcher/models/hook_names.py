@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from types import FunctionType
 from typing import Any, Final, NamedTuple
 
@@ -67,12 +68,14 @@ class Hook(NamedTuple):
     """The hook that is read.
 
     Attributes:
-        function: its code.
+        module: the name of its module.
+        folder: the folder of its file.
         owner: the object or the class that it belongs to; None if there is none.
         seen: functions that were read.
     """
 
-    function: FunctionType
+    module: str
+    folder: Path
     owner: Any
     seen: Seen
 
@@ -162,7 +165,7 @@ class Scope:
         if inspect.ismodule(value):
             return value.__name__.rpartition(".")[2]
         module = self._function.__module__
-        is_of_hook = module == self._hook.function.__module__
+        is_of_hook = module == self._hook.module
         return name if is_of_hook else f"{module.rpartition('.')[2]}.{name}"
 
     def value(self, node: ast.AST) -> Any:

@@ -26,6 +26,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from contextvars import Context
 from threading import Lock
 from typing import Any, Final
 
@@ -55,6 +57,7 @@ class HookTurns:
         watched: how many of the hooks are not known yet.
         notes: by hook, why the hooks take turns for good, in words; empty if they do not.
         told: those of the notes that the log has.
+        context: the context variables of hooks that hand something over, whatever their threads.
         hands_over: whether `preprocess` or `predict` writes what is read after it.
     """
 
@@ -64,6 +67,7 @@ class HookTurns:
         self.watched = 0
         self.notes: dict[str, str] = {}
         self.told: set[str] = set()
+        self.context = Context()
         self.hands_over = False
 
 
@@ -94,11 +98,16 @@ class WatchedHook:
             return take(self._hook(values))
         with turns.lock:
             if not self._is_watched:
-                return _copies(take(self._hook(values)))
+                return _copies(take(self._run(values)))
             given = _parts(values)
-            found = take(self._hook(values))
+            found = take(self._run(values))
             self._note(found, given)
             return _copies(found)
+
+    def _run(self, values: Arrays) -> Any:
+        """Return what the hook returns, whose turn it is."""
+        turns = self.turns
+        return turns.context.run(self._hook, values) if turns.hands_over else self._hook(values)
 
     def _note(self, found: Arrays, given: list[Array]) -> None:
         """Take note of a call that was `given` arrays and `found` others."""
@@ -163,11 +172,11 @@ def _read(hook: Hook) -> Found:
 def _read_predict(hooks: Iterable[Hook | None]) -> Found:
     """Return what the object of the `hooks` writes into while it runs a batch. Any thread."""
     found = nothing_found()
-    for owner in {
-        id(each): each for each in (getattr(hook, "__self__", None) for hook in hooks)
-    }.values():
+    for hook in hooks:
+        owner = getattr(hook, "__self__", None)
         for name in ("predict", "forward"):
-            found.add(_read(getattr(owner, name, None)))
+            with suppress(Exception):  # a property of any kind
+                found.add(writes_of(getattr(owner, name, None)))
     return found
 
 

@@ -30,8 +30,10 @@ from batcher.models.hook_code import (
     Tree,
     after_class,
     attribute,
-    is_beside,
+    folder_of,
     is_call_of,
+    is_plain,
+    is_within,
     kept_defaults,
     layers_of,
     leaves,
@@ -56,7 +58,7 @@ _INTO_FIRST: Final = ("copyto", "place", "put", "put_along_axis", "putmask", "fi
 _LOOKUP_ERRORS: Final = ("AttributeError", "KeyError", "LookupError", "NameError")
 """What Python raises where something is missing."""
 
-_MOST_READ: Final = 500
+_MOST_READ: Final = 200
 """Functions that are read of one hook: a load never waits for large code."""
 
 
@@ -130,7 +132,7 @@ def writes_of(hook: Any) -> Found:
     for layer in layers_of(function):
         names = parameters_of(layer.__code__)[owner is not None :]
         kept = bound | set(names[:count]) | kept_defaults(layer)
-        start = Hook(layer, owner, set())
+        start = Hook(layer.__module__, folder_of(layer), owner, set())
         _read(layer, start, found, names_of_hook(layer, owner, kept), frozenset())
     return found
 
@@ -347,16 +349,16 @@ class _Reader:
     def _follow(self, node: ast.Call, missing: Missing) -> None:
         """Read a function of the same folder that is called."""
         function, own = node.func, None
-        called = self._value(function)
+        called: Any = self._value(function)
         if isinstance(function, ast.Attribute):
             own = Name(self._path(function.value), self._value(function.value))
             if is_call_of(function.value, "super"):
                 own = self._scope.own
                 called = after_class(self._function, own.value, function.attr)
-            elif isinstance(called, FunctionType) and _is_plain(own.value, function.attr):
+            elif isinstance(called, FunctionType) and is_plain(own.value, function.attr):
                 own = None
         if isinstance(called, MethodType):
-            called, own = called.__func__, self._scope.owned(called.__self__, function)
+            own, called = self._scope.owned(called.__self__, function), called.__func__
         elif isinstance(called, staticmethod | classmethod):
             called, own = called.__func__, own if isinstance(called, classmethod) else None
         elif called is not None and not isinstance(called, FunctionType | type):
@@ -367,7 +369,7 @@ class _Reader:
         self, called: Any, own: Name | None, node: ast.Call | None, missing: Missing
     ) -> None:
         """Read `called`, a method of `own` if there is one, if it is of the same folder."""
-        if isinstance(called, FunctionType) and is_beside(called, self._hook.function):
+        if isinstance(called, FunctionType) and is_within(called, self._hook.folder):
             for layer in layers_of(called):
                 names = self._bound(layer, own, node)
                 _read(layer, self._hook, self._found, names, missing)
@@ -390,11 +392,6 @@ class _Reader:
         for name, value in pairs:
             found[name] = Name(short(self._path(value)), self._value(value))
         return found
-
-
-def _is_plain(of: Any, name: str) -> bool:
-    """Return whether the function that `of` has under `name` gets no object of its own."""
-    return isinstance(of, type) or inspect.ismodule(of) or name in getattr(of, "__dict__", {})
 
 
 def _alternatives(node: ast.expr) -> list[ast.expr]:

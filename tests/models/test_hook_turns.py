@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from batcher.models.hook_turns import (
     EQUAL_CALLS,
     MOST_CALLS,
     WatchedHook,
+    arrays_of,
     turns_of,
     watch_hooks,
     watched,
@@ -245,6 +247,26 @@ def test_what_predict_reads_or_leaves_is_handed_over_too() -> None:
         assert turns is not None
         assert [each.startswith(f"{note} self.rows") for each in turns.notes.values()][-1]
         assert ready.loaded().hands_over
+
+
+def test_a_context_variable_is_handed_over_from_thread_to_thread() -> None:
+    variable: ContextVar[int] = ContextVar("rows", default=0)
+
+    class Own:
+        def preprocess(self, inputs: Inputs) -> dict[str, Any]:
+            variable.set(len(inputs["x"]))
+            return dict(inputs)
+
+        def postprocess(self, outputs: Inputs) -> dict[str, Any]:
+            return {"y": outputs["y"] * variable.get()}
+
+    own, model = Own(), RecordingModel()
+    model.preprocess, model.postprocess = own.preprocess, own.postprocess
+    checked(model)
+    for number in (2, 3):
+        made = copy_context().run(arrays_of, model.preprocess, {"x": rows(*[1] * number)}, dict)
+        answer = copy_context().run(arrays_of, model.postprocess, {"y": made["x"]}, dict)
+        assert answer["y"][0, 0] == number
 
 
 @pytest.mark.parametrize(
