@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from threading import Lock
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from batcher.core.request import InferenceResponse
 from batcher.errors import QueueFull
+from batcher.workers.latest_turn import LatestTurn
 
 Result = TypeVar("Result")
 Start = Callable[[], Deferred[InferenceResponse]]
@@ -43,8 +43,7 @@ class Alone:
         self._waiting: deque[_Waiting] = deque()
         self._is_busy = False
         self._is_going_on = False
-        self._turn = 0
-        self._hook_runs = Lock()
+        self._hooks = LatestTurn()
 
     def run(self, start: Start) -> Deferred[InferenceResponse]:
         """Return what `start` returns, called when all requests before are answered.
@@ -63,19 +62,11 @@ class Alone:
 
     def in_turn(self, function: Callable[[], Result]) -> Callable[[], Result]:
         """Return `function`, a hook of the request whose turn it is, for a thread of the pool."""
-        turn = self._turn
-
-        def run() -> Result:
-            with self._hook_runs:
-                if turn != self._turn:
-                    raise CancelledError  # nobody waits for it
-                return function()
-
-        return run
+        return self._hooks.bound(function)
 
     def _begin(self, start: Start) -> Deferred[InferenceResponse]:
         self._is_busy = True
-        self._turn += 1
+        self._hooks.begin()
         try:
             running = start()
         except BaseException:
