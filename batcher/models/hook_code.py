@@ -169,6 +169,11 @@ def is_plain(of: Any, name: str) -> bool:
     return isinstance(of, type) or inspect.ismodule(of) or name in getattr(of, "__dict__", {})
 
 
+def alternatives(node: ast.expr) -> list[ast.expr]:
+    """Return what is taken instead of the last part of an `or`, if it is there. Any thread."""
+    return node.values[:-1] if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) else []
+
+
 def leaves(body: list[ast.stmt]) -> bool:
     """Return whether what follows `body` does not run once `body` has run."""
     return bool(body) and isinstance(body[-1], ast.Return | ast.Raise | ast.Continue | ast.Break)

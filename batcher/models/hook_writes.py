@@ -29,6 +29,7 @@ from typing import Any, Final, NamedTuple
 from batcher.models.hook_code import (
     Tree,
     after_class,
+    alternatives,
     attribute,
     folder_of,
     is_call_of,
@@ -225,15 +226,8 @@ class _Reader:
                 self._block(part, missing)
             for handler in node.handlers:
                 self._once(handler.body, missing, self._tried(node))
-        elif isinstance(node, ast.AugAssign):
-            is_counter = isinstance(node.value, ast.Constant)
-            self._target(node.target, missing, is_counter)
-            self._visit(node.value, missing)
-        elif isinstance(node, ast.Assign):
-            there = missing.union(map(self._path, _alternatives(node.value)))
-            for target in node.targets:
-                self._target(target, there)
-            self._visit(node.value, missing)
+        elif isinstance(node, ast.Assign | ast.AugAssign):
+            self._assign(node, missing)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             self._call(node.value, missing, is_read=False)
         elif isinstance(node, ast.Call):
@@ -242,6 +236,16 @@ class _Reader:
             self._expression(node, missing)
         else:
             self._parts(node, missing)
+
+    def _assign(self, node: ast.Assign | ast.AugAssign, missing: Missing) -> None:
+        """Note what is assigned; a counter, `+= 1`, is only added to."""
+        if isinstance(node, ast.AugAssign):
+            self._target(node.target, missing, isinstance(node.value, ast.Constant))
+        else:
+            there = missing.union(map(self._path, alternatives(node.value)))
+            for target in node.targets:
+                self._target(target, there)
+        self._visit(node.value, missing)
 
     def _parts(self, node: ast.AST, missing: Missing) -> None:
         for _, value in ast.iter_fields(node):
@@ -258,7 +262,7 @@ class _Reader:
             self._target(node, missing)
             return
         if not isinstance(node, ast.Subscript):
-            self._read(self._path(node))
+            self._note(self._found.read, self._path(node))
         if isinstance(node, ast.Attribute):
             self._property(node, missing)
         self._parts(node, missing)
@@ -294,9 +298,6 @@ class _Reader:
         if is_once and not is_item:
             self._found.made.add(path)
 
-    def _read(self, path: str) -> None:
-        self._note(self._found.read, path)
-
     @staticmethod
     def _note(names: set[str], path: str) -> None:
         if path:
@@ -310,7 +311,7 @@ class _Reader:
         if is_call_of(node, "setattr", "delattr"):
             self._write(self._path(node), missing, is_item=False)
         elif is_call_of(node, "getattr"):
-            self._read(self._path(node))
+            self._note(self._found.read, self._path(node))
         into = self._into(node.func)
         if into is None:
             if isinstance(node.func, ast.Attribute) and node.func.attr in _INTO_FIRST and node.args:
@@ -392,8 +393,3 @@ class _Reader:
         for name, value in pairs:
             found[name] = Name(short(self._path(value)), self._value(value))
         return found
-
-
-def _alternatives(node: ast.expr) -> list[ast.expr]:
-    """Return what is taken instead of the last part of an `or`, if it is there."""
-    return node.values[:-1] if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) else []
