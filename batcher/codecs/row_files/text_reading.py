@@ -22,6 +22,7 @@ from batcher.codecs.formats.json_text import LARGE_BYTES, from_json, with_json
 from batcher.codecs.row_files.grouping import Inputs, grouped, merged
 from batcher.codecs.row_files.lines import BEGIN, PORTION_BYTES, LineReader, TextLine
 from batcher.codecs.row_files.named_files import AT_ONCE, LIMITS, NamedFiles, names_files
+from batcher.codecs.row_files.number_lines import NumberLines
 from batcher.core.decoding_limits import NO_LIMITS
 from batcher.core.portions import Group, Portion, Position
 from batcher.core.request import nbytes_of
@@ -62,6 +63,7 @@ class _JsonRows:
         self._spec = spec
         self._max_pixels = max_pixels
         self._files = files
+        self._numbers = NumberLines(spec)
 
     def row(self, text: bytes) -> tuple[bytes, Any]:
         if len(text) < LARGE_BYTES:
@@ -74,6 +76,9 @@ class _JsonRows:
         return len(text) < LARGE_BYTES and names_files(self._files, text)
 
     def decode(self, rows: Sequence[tuple[bytes, Any]]) -> Inputs:
+        numbers = self._numbers.inputs(rows)
+        if numbers is not None:
+            return numbers
         text = b"\n".join([text for text, _ in rows])
         if any(len(text) >= LARGE_BYTES for text, _ in rows):
             content = Content(text, JSON_LINES.media_type, {}, self._max_pixels)
