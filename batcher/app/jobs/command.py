@@ -96,7 +96,8 @@ def _run(options: dict[str, Any]) -> int:
     rules = rules_of(settings)
     files = LineFiles(lambda: rules) if rules.is_on else None
     header, pixels = options["csv_header"] or "", settings.max_image_pixels
-    asked = Asked(source, target, header, options["restart"], pixels, files=files)
+    restart = options["restart"]
+    asked = Asked(source, target, header, restart, pixels, files=files, may_start=True)
     if is_remote:
         remote = find_remote(url, name, options["api_key"])
         return _ended(remote, asked, lambda reactor, _: RemoteServer(remote, reactor))
@@ -115,7 +116,7 @@ def _ended(model: LocalModel | RemoteModel, asked: Asked, make: Make) -> int:
             run = JobRun(model.title, make, model.shape, opened)
             progress, how, before = run.run(), run.rate_text, ""
         finally:
-            opened.output.close()
+            opened.close()
     if progress.stage in FINISHED:
         target.send(opened.files)
     click.echo(f"{before}{ended_text(progress, target.title)}{how}")

@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from batcher.app.jobs.far_reader import LEAST_BYTES, FarReader
 from batcher.app.jobs.sources import Source
 from batcher.app.jobs.targets import Target
 from batcher.codecs.content import MAX_IMAGE_PIXELS
+from batcher.codecs.row_files.far_reading import FarFile
 from batcher.codecs.row_files.file_reading import FilesReader
 from batcher.codecs.row_files.named_files import NamedFiles
 from batcher.codecs.row_files.opening import (
@@ -18,6 +20,7 @@ from batcher.codecs.row_files.opening import (
     check_ending,
     error_line_of,
     is_batch,
+    is_text,
     reader_of,
     writer_of,
 )
@@ -31,6 +34,7 @@ from batcher.serving.jobs.output_files import OutputFiles
 from batcher.serving.jobs.writing import JobOutput
 from batcher.serving.references.line_files import LineFiles
 from batcher.serving.repository.stores.address import is_store, plain_address
+from batcher.workers.codec_process.process import HAS_CHILDREN
 from batcher.workers.parallel import in_parallel
 
 
@@ -46,6 +50,7 @@ class Asked(NamedTuple):
         text_of: returns what the file of errors says of an error.
         threads: how many decode pictures; None for one for each core.
         files: fetches what lines name in place of values; None where they may name nothing.
+        may_start: whether a process may be started to read a large file.
     """
 
     source: Source
@@ -56,6 +61,7 @@ class Asked(NamedTuple):
     text_of: Callable[[BatcherError], str] = message
     threads: int | None = None
     files: LineFiles | None = None
+    may_start: bool = False
 
 
 class Opened(NamedTuple):
@@ -70,6 +76,12 @@ class Opened(NamedTuple):
     reader: RowReader
     output: JobOutput
     files: OutputFiles
+
+    def close(self) -> None:
+        """Let go of the output, and end the process that reads."""
+        self.output.close()
+        if isinstance(self.reader, FarReader):
+            self.reader.close()
 
 
 class DoneBefore(NamedTuple):
@@ -151,7 +163,7 @@ def _opened(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened |
     line = error_line_of(path.name, reader.place)
     output = JobOutput(files, writer, record, line, asked.text_of)
     output.open()
-    return Opened(reader, output, files)
+    return Opened(_far(asked, spec, reader), output, files)
 
 
 def _first(identity: dict[str, Any], reader: RowReader, parts: int) -> Record:
@@ -172,6 +184,16 @@ def _reader(asked: Asked, spec: ModelSpec) -> RowReader:
     except BaseException:
         file.close()
         raise
+
+
+def _far(asked: Asked, spec: ModelSpec, near: RowReader) -> RowReader:
+    """Return what reads the input in another process, where that is worth it, or else `near`."""
+    path = asked.source.path
+    if path is None or not (asked.may_start and asked.files is None and is_text(path.name)):
+        return near
+    if not HAS_CHILDREN or cores() < 2 or path.stat().st_size < LEAST_BYTES:
+        return near
+    return FarReader(near, FarFile(path, spec, asked.csv_header, asked.max_pixels))
 
 
 def run_all(tasks: Sequence[Callable[[], Any]], threads: int | None = None) -> list[Any]:

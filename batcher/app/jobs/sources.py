@@ -12,13 +12,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from batcher.codecs.row_files.far_reading import BUFFER_BYTES
 from batcher.errors import ConfigError, DecodingError
 from batcher.serving.jobs.stored import StoredPlace, open_stored, stored_place
 from batcher.serving.repository.stores.address import is_store
 from batcher.serving.repository.stores.store import StoredFile
-
-BUFFER_BYTES = 1 << 18
-"""Bytes that are read at once of a file of lines: with Python's 8 KiB a call brings few lines."""
 
 MAX_FILE_BYTES = 64 << 20
 """Largest file of a folder, which is one row: as much as a request may have by default."""
@@ -30,10 +28,12 @@ class Source(Protocol):
     Attributes:
         name: of the file, or of the folder.
         is_folder: which of the two it is.
+        path: where it lies on this machine; None where it does not.
     """
 
     name: str
     is_folder: bool
+    path: Path | None
 
     def open(self) -> BinaryIO:
         """Return the file, open for reading. Raises OSError."""
@@ -70,6 +70,7 @@ class LocalSource:
         self._takes_links = takes_links
         self.name = path.name
         self.is_folder = path.is_dir()
+        self.path: Path | None = path
         self._path = path
 
     def open(self) -> BinaryIO:
@@ -123,6 +124,7 @@ class StoredSource:
         if file is None and not files:
             raise ConfigError(f"the input: expected a file or a folder; got {place.address}")
         self.name = place.name
+        self.path: Path | None = None
         self.is_folder = file is None
         self._store = place.store
         self._file = file

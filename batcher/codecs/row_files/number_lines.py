@@ -44,7 +44,7 @@ class NumberLines:
                 numbers = self._numbers(value)
                 if numbers is None or _may_have_booleans(text):
                     return None
-                self._row.pack_into(array, start, *numbers)
+                self._row.pack_into(array.data, start, *numbers)
                 start += self._row.size
         except (struct.error, OverflowError):
             return None

@@ -39,6 +39,11 @@ def is_batch(name: str) -> bool:
     return _ending(name) == BATCH_END
 
 
+def is_text(name: str) -> bool:
+    """Return whether the rows of the file `name` are lines of text."""
+    return _ending(name) in (*JSON_LINES_ENDS, BATCH_END, ".csv")
+
+
 def _ending(name: str) -> str:
     lower = name.lower()
     return BATCH_END if lower.endswith(BATCH_END) else PurePath(lower).suffix

@@ -28,13 +28,21 @@ _NICENESS = 5
 longer, so that small requests beside that body do not.
 """
 
+REST_MS = 20
+"""Milliseconds without a call after which the child gives memory back."""
+
 
 def main(fd: int, slots: Sequence[int], parent: int, lifeline: int) -> None:
     """Be a child, from start to end, as `process/child.py` says. Main thread of the child."""
-    parent_fd = end_with_parent(parent, lifeline)
-    os.set_inheritable(fd, False)
     with suppress(OSError):  # a container may forbid that
         os.nice(_NICENESS)
+    be_child(fd, parent, lifeline)
+
+
+def be_child(fd: int, parent: int, lifeline: int) -> None:
+    """Answer the calls of `parent` until it has no more. Main thread of the child."""
+    parent_fd = end_with_parent(parent, lifeline)
+    os.set_inheritable(fd, False)
     with Connection(fd) as connection, suppress(EOFError, OSError):
         _serve(connection, parent_fd)
     os._exit(0)
@@ -49,15 +57,29 @@ def _serve(connection: Connection, parent_fd: int) -> None:
     # Lists of numbers by the million never refer to themselves, and what does is found below.
     gc.disable()
     gc.freeze()  # what was imported stays, and need not be looked at
-    while all(ready != parent_fd for ready, _ in poller.poll()):
-        outcome = answer(recv_handle(connection))
-        try:
-            send_handle(connection, outcome, os.getppid())
-        finally:
-            os.close(outcome)
-        # A large body may be the last one for long, and a reader that refers to itself holds it.
-        gc.collect()
-        give_back(0)
+    rest_ms: int | None = None
+    while True:
+        ready = [fd for fd, _ in poller.poll(rest_ms)]
+        if parent_fd in ready:
+            return
+        if not ready:
+            # A large body may have been the last one for long. Pages that were given back cost
+            # more than a fast codec does, so none are while calls follow each other.
+            give_back(0)
+            rest_ms = None
+            continue
+        _answer_next(connection)
+        gc.collect()  # a reader that refers to itself holds a body
+        rest_ms = REST_MS
+
+
+def _answer_next(connection: Connection) -> None:
+    """Make the call that has come. Main thread of the child."""
+    outcome = answer(recv_handle(connection))
+    try:
+        send_handle(connection, outcome, os.getppid())
+    finally:
+        os.close(outcome)
 
 
 def answer(call: int) -> int:

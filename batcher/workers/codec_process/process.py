@@ -11,18 +11,42 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.reduction import recv_handle, send_handle
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from batcher.errors import Draining, Unavailable
 from batcher.workers.codec_process.values import file_of, read_value
 from batcher.workers.process.child_process import ChildProcess, group_signals
 from batcher.workers.process.described_error import rebuild_error
 
-_HAS_CHILDREN = sys.platform == "linux"
+HAS_CHILDREN = sys.platform == "linux"
 """Whether there are files of memory and descriptors of processes."""
+
+
+class ChildKind(NamedTuple):
+    """What a child is started as.
+
+    Attributes:
+        module: has the child's `main`.
+        environment: variables that the child has where this process has none.
+    """
+
+    module: str
+    environment: Mapping[str, str]
+
+
+CODECS = ChildKind("batcher.workers.codec_process.child", {})
+"""Calls come now and then, and step back behind the loop."""
+
+READING = ChildKind(
+    "batcher.workers.codec_process.reading_child",
+    {"MALLOC_MMAP_THRESHOLD_": f"{16 << 20}", "MALLOC_TRIM_THRESHOLD_": f"{64 << 20}"},
+)
+"""Calls follow each other. With glibc's own thresholds pages go back to the system within each
+call, and come again with the next: a tenth of the time.
+"""
 
 
 class CodecProcess:
@@ -31,8 +55,9 @@ class CodecProcess:
     One thread makes all calls; the child lives no longer than that thread.
     """
 
-    def __init__(self) -> None:
-        """Start nothing. Any thread."""
+    def __init__(self, kind: ChildKind = CODECS) -> None:
+        """Start nothing; the child will be of `kind`. Any thread."""
+        self._kind = kind
         self._lock = Lock()
         self._child: ChildProcess | None = None
         self._current: object = None
@@ -52,14 +77,37 @@ class CodecProcess:
             Unavailable: the child ended in the middle of the call, or could not be started.
             Exception: what the function raised.
         """
-        if not _HAS_CHILDREN:
+        if not HAS_CHILDREN:
             return function(*arguments)
+        self.send(owner, function, arguments)
+        del arguments  # the body lies in a file now
+        return self.receive()
+
+    def send(self, owner: object, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """Begin a call, one at a time, whose end `receive` waits for. The calling thread.
+
+        Raises Unavailable: the child could not be started.
+        """
         call = _file_of((function, arguments))
-        del arguments  # the body lies in the file now
+        del arguments
         try:
-            answer = self._run(owner, call)
+            child = self._begin(owner)
+            try:
+                send_handle(child.connection, call, child.pid)
+            except OSError as err:
+                raise self._lost(child) from err
         finally:
             os.close(call)
+
+    def receive(self) -> Any:
+        """Return the result of the call that was sent, as `call` does. The calling thread."""
+        child = self._child
+        assert child is not None, "a call was sent"
+        try:
+            answer = recv_handle(child.connection)
+        except (EOFError, OSError) as err:
+            raise self._lost(child) from err
+        self._over()
         is_result, value = _read_and_close(answer)
         if is_result:
             return value
@@ -86,26 +134,21 @@ class CodecProcess:
             elif self._child is not None:
                 self._child.kill()  # the calling thread notices, and lets go of the child
 
-    def _run(self, owner: object, call: int) -> int:
-        """Have the child make the call in the file `call`; return the file of the answer.
+    def _lost(self, child: ChildProcess) -> Unavailable:
+        """Let go of a child that ended in the middle of a call; return the error."""
+        with self._lock:
+            how = child.end()
+            self._close()
+        self._over()
+        public = "the process that reads and writes bodies ended"
+        return Unavailable(f"{public}: {how}", public=public)
 
-        The calling thread.
-        """
-        child = self._begin(owner)
-        try:
-            send_handle(child.connection, call, child.pid)
-            return recv_handle(child.connection)
-        except (EOFError, OSError) as err:
-            with self._lock:
-                how = child.end()
+    def _over(self) -> None:
+        """Note that no call is made now. The calling thread."""
+        with self._lock:
+            self._current = None
+            if self._stopped:
                 self._close()
-            public = "the process that reads and writes bodies ended"
-            raise Unavailable(f"{public}: {how}", public=public) from err
-        finally:
-            with self._lock:
-                self._current = None
-                if self._stopped:
-                    self._close()
 
     def _begin(self, owner: object) -> ChildProcess:
         """Note whose call is made, and return the child. The calling thread."""
@@ -115,7 +158,7 @@ class CodecProcess:
             if self._child is not None and _has_ended(self._child):
                 self._close()
             if self._child is None:
-                self._child = _start()
+                self._child = _start(self._kind)
             self._current = owner
             return self._child
 
@@ -142,11 +185,11 @@ def _read_and_close(answer: int) -> Any:
         os.close(answer)
 
 
-def _start() -> ChildProcess:
+def _start(kind: ChildKind) -> ChildProcess:
     # Signals that are blocked here are blocked in the child from birth, until it is ready.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, group_signals())
     try:
-        return ChildProcess(0, {}, "batcher.workers.codec_process.child")
+        return ChildProcess(0, kind.environment, kind.module)
     except (OSError, MemoryError) as err:
         public = "there is no process to read and write bodies"
         raise Unavailable(f"{public}: {err}", public=public) from err

@@ -1,0 +1,92 @@
+"""A large file of text, read in another process: the same portions, and when there is one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batcher.app.jobs import opening
+from batcher.app.jobs.far_reader import FarReader
+from batcher.app.jobs.opening import Asked, Opened, open_job
+from batcher.app.jobs.sources import source_at
+from batcher.app.jobs.targets import target_at
+from batcher.codecs.row_files.far_reading import MOST_PORTIONS, FarFile
+from batcher.codecs.row_files.text_reading import TextReader, json_lines_reader
+from batcher.core.portions import Portion, RowReader
+from tests.support.models import model_spec, tensor
+
+SPEC = model_spec((tensor("x", "FP32", (2,)),), (tensor("y", "FP32", (1,)),))
+ROWS = 4
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of more portions than one call brings, some of whose lines are bad."""
+    lines = [f"[{row},{row / 7}]" for row in range(ROWS * MOST_PORTIONS * 2 + 3)]
+    lines[5] = "no row"
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def near(path: Path) -> Iterator[TextReader]:
+    """The reader in this process."""
+    with path.open("rb") as file:
+        yield json_lines_reader(file, SPEC, 0)
+
+
+@pytest.fixture
+def far(path: Path, near: TextReader) -> Iterator[FarReader]:
+    """The reader in the other process."""
+    far = FarReader(near, FarFile(path, SPEC, "", 0))
+    yield far
+    far.close()
+
+
+def portions(reader: RowReader, position: list[int]) -> list[Portion]:
+    found = []
+    while (portion := reader.read(position, ROWS)) is not None:
+        found.append(portion)
+        position = portion.after
+    assert reader.read(position, ROWS) is None
+    return found
+
+
+def plain(portion: Portion) -> tuple[object, ...]:
+    """Return what can be compared of a portion."""
+    groups = [(list(group.rows), group.inputs["x"].tobytes()) for group in portion.groups]
+    bad = {row: (type(error), str(error)) for row, error in portion.bad.items()}
+    return list(portion.places), groups, bad, portion.after, portion.done
+
+
+def test_portions_are_those_of_the_reader_in_this_process(far: FarReader, near: TextReader) -> None:
+    expected = list(map(plain, portions(near, near.begin)))
+    assert list(map(plain, portions(far, far.begin))) == expected
+    # A job that goes on begins anywhere.
+    assert list(map(plain, portions(far, expected[2][3]))) == expected[3:]
+
+
+def opened(path: Path, may_start: bool) -> RowReader:
+    target = target_at(str(path.with_name("out.jsonl")), None)
+    job = open_job(Asked(source_at(str(path)), target, "", True, may_start=may_start), SPEC, {})
+    assert isinstance(job, Opened)
+    job.close()
+    return job.reader
+
+
+def test_only_large_files_of_jobs_that_may_start_a_process_have_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "cores", lambda: 2)
+    assert not isinstance(opened(path, True), FarReader)
+    monkeypatch.setattr(opening, "LEAST_BYTES", os.path.getsize(path))
+    assert not isinstance(opened(path, False), FarReader)
+    assert isinstance(opened(path, True), FarReader)
+    arrays = path.with_name("in.npz")
+    np.savez(arrays, x=np.zeros((1000, 2), "f4"))
+    assert not isinstance(opened(arrays, True), FarReader)
