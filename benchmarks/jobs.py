@@ -6,8 +6,8 @@ write without us: it reads the same file batch by batch, calls the model and wri
 after the other. The job's rate is its own, from the loaded model to the end: reading, decoding,
 writing and the journal are in it. Rounds of all three alternate; ratios are medians of the rounds'.
 
-`memory`: resident memory of a job while it reads a generated input of many gigabytes, above what it
-had when its first rows were written.
+`memory`: resident memory of a job, its processes together, while it reads a generated input of many
+gigabytes, above what it had when its first rows were written.
 
 `online`: the p99 of requests at random (Poisson) times at a part of what the device can do, without
 and with a job of the same model against the same server, in turn.
@@ -229,7 +229,7 @@ def watched(process: subprocess.Popen[str], output: Path) -> tuple[int, int]:
     start = most = 0
     while process.poll() is None:
         if has_begun(output):
-            now = resident(process.pid)
+            now = sum(resident(pid) for pid in (process.pid, *children(process.pid)))
             start = start or now
             most = max(most, now)
         time.sleep(0.2)
@@ -243,12 +243,23 @@ def has_begun(output: Path) -> bool:
     return part.exists() and part.stat().st_size > 0
 
 
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started, such as the one that reads text."""
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for tasks in found for child in _text(tasks).split()]
+
+
+def _text(path: Path) -> str:
+    """Return a file of a process; nothing if the process has ended."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 def resident(pid: int) -> int:
     """Return the bytes of memory that a process holds; 0 if it has ended."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
+    text = _text(Path(f"/proc/{pid}/status"))
     found = re.search(r"VmRSS:\s+(\d+) kB", text)
     return int(found[1]) * 1024 if found else 0
 
