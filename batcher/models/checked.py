@@ -7,14 +7,15 @@ four faults of a model away from clients:
     outputs are not what `model.yaml` promises, or rows      casts what can be cast, else fails the
         out do not equal rows in                                 row or the batch (`fitting.py`)
     an error of the server's own is raised (`QueueFull`)     replaces the error with a ModelError
-    each batch has its outputs in the same memory            copies the outputs
+    batches have their outputs in the same memory            copies the outputs
     a hook has its results in the same memory                has hooks take turns, and copies
                                                              the results (`hook_turns.py`)
 
 Outputs in the same memory are no fault in a program that runs one batch after the other: a
 preallocated output is faster. But here the loop still writes the answers of one batch while the
-model computes the next. Warm-up (`warmup.py`) runs batches in a row and learns
-whether their outputs share memory. Until warm-up has shown that outputs are fresh, they are copied.
+model computes the next. Warm-up (`warmup.py`) runs batches in a row and learns whether their
+outputs share memory. Until warm-up has shown that outputs are fresh, they are copied; and for good
+where the code of the model is seen to write into what it keeps: only some batches may do that.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class CheckedModel:
     Attributes:
         model: the model itself.
         spec: name, version and tensors of the model.
+        keeps_written: whether its code is seen to write into what it keeps, outputs perhaps.
         copies_outputs: whether outputs are copied, since the model may use their memory again.
         timings: seconds that warm-up took for a batch, by the rows of the batch.
         length_timings: seconds that warm-up took for a batch, by its rows and the elements of a
@@ -59,7 +61,7 @@ class CheckedModel:
 
         Inference thread.
         """
-        watch_hooks(model)
+        self.keeps_written = watch_hooks(model)
         self.model = model
         self._finite_outputs = finite_outputs
         self.spec = model.spec

@@ -116,6 +116,12 @@ def attribute(of: Any, name: str) -> Any:
     return found
 
 
+def method_called(called: Any) -> Any:
+    """Return the method that runs where `called`, an object, is called; None if unknown."""
+    is_module = "_modules" in getattr(called, "__dict__", {})  # of PyTorch
+    return attribute(type(called), "forward" if is_module else "__call__")
+
+
 def after_class(function: FunctionType, owner: Any, name: str) -> Any:
     """Return what `super().name` is in `function`, a method of `owner`; None if unknown."""
     here = outer_value(function, "__class__")

@@ -25,7 +25,7 @@ first calls, those of warm-up among them. These run one at a time, and what they
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import Context
 from threading import Lock
@@ -139,8 +139,12 @@ class WatchedHook:
         )
 
 
-def watch_hooks(model: Model) -> None:
-    """Have the hooks of `model`, which is loaded, take turns until they are known. Any thread."""
+def watch_hooks(model: Model) -> bool:
+    """Have the hooks of `model`, which is loaded, take turns until they are known.
+
+    Return whether code that runs a batch writes into what the model keeps, and so may answer with
+    memory that a later batch writes into. Any thread.
+    """
     hooks = {name: getattr(model, name) for name in ("preprocess", "postprocess")}
     turns, found = HookTurns(), {}
     for name, hook in hooks.items():
@@ -148,9 +152,11 @@ def watch_hooks(model: Model) -> None:
             found[name] = _read(hook)
             setattr(model, name, WatchedHook(hook, name, turns))
             turns.notes |= _code_notes(name, found[name])
-    for first, names in _handed_over(found, _read_predict(hooks.values())).items():
+    predict = _read_predict(model.author)
+    for first, names in _handed_over(found, predict).items():
         turns.notes[first] = _handed_note(first, names)
         turns.hands_over = True
+    return bool(predict.kept)
 
 
 def watched(hook: Hook, name: str) -> WatchedHook:
@@ -169,14 +175,12 @@ def _read(hook: Hook) -> Found:
         return nothing_found()
 
 
-def _read_predict(hooks: Iterable[Hook | None]) -> Found:
-    """Return what the object of the `hooks` writes into while it runs a batch. Any thread."""
+def _read_predict(author: object) -> Found:
+    """Return what the object of an author's class writes into while it runs a batch. Any thread."""
     found = nothing_found()
-    for hook in hooks:
-        owner = getattr(hook, "__self__", None)
-        for name in ("predict", "forward"):
-            with suppress(Exception):  # a property of any kind
-                found.add(writes_of(getattr(owner, name, None)))
+    for name in ("predict", "forward"):
+        with suppress(Exception):  # a property of any kind
+            found.add(writes_of(getattr(author, name, None)))
     return found
 
 

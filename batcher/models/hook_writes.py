@@ -38,6 +38,7 @@ from batcher.models.hook_code import (
     kept_defaults,
     layers_of,
     leaves,
+    method_called,
     parameters_of,
     tree_of,
 )
@@ -363,7 +364,7 @@ class _Reader:
         elif isinstance(called, staticmethod | classmethod):
             called, own = called.__func__, own if isinstance(called, classmethod) else None
         elif called is not None and not isinstance(called, FunctionType | type):
-            called, own = attribute(type(called), "__call__"), Name(self._path(function), called)
+            called, own = method_called(called), Name(self._path(function), called)
         self._read_called(called, own, node, missing)
 
     def _read_called(

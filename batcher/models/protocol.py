@@ -108,6 +108,8 @@ class Model(Protocol):
             model has no such hook. Runs on the CPU pool.
         postprocess: hook that turns one request's rows of the outputs of `predict` into the answer;
             None if the model has no such hook. Runs on the CPU pool.
+        author: the object of an author's class whose `predict` or `forward` runs the batches; None
+            for a model of another kind. Known once the model is loaded.
         sample: what an author's class has as its attribute `sample`, whatever that is; known once
             the model is loaded. See `sample.py`.
         overlaps: whether a batch may `begin` before the one before it has its result.
@@ -125,6 +127,7 @@ class Model(Protocol):
     own_buffers: bool
     preprocess: Hook | None
     postprocess: Hook | None
+    author: object
     sample: object
     overlaps: bool
     native_bytes: int
@@ -202,6 +205,7 @@ class PlainModel:
     own_buffers = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
+    author: object = None
     sample: object = None
     overlaps = False
     native_bytes = 0

@@ -145,7 +145,7 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
         if worthwhile < size:
             _note_costs(model, worthwhile, size, progress)
             break
-    model.copies_outputs = shared
+    model.copies_outputs = shared or model.keeps_written
     _note_meeting(model, axes.output, progress)
     return rows_each
 

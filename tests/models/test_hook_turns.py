@@ -242,6 +242,7 @@ def test_what_predict_reads_or_leaves_is_handed_over_too() -> None:
     for hook, note in (("preprocess", "preprocess writes"), ("postprocess", "predict writes")):
         own, model = Reading() if hook == "preprocess" else Keeping(), RecordingModel()
         setattr(model, hook, getattr(own, hook))
+        model.author = own
         ready = checked(model)
         turns = turns_of(model)  # type: ignore[arg-type]
         assert turns is not None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from batcher.models import hook_writes
 from batcher.models.hook_code import tree_of
@@ -43,6 +44,16 @@ class Slotted:
         return {"x": self.b * 2}
 
 
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = torch.zeros(64, 4)
+
+    def forward(self, rows: Any) -> Any:
+        self.rows[: len(rows)] = rows
+        return self.rows[: len(rows)]
+
+
 class Keeping:
     """Hooks that write into what they keep."""
 
@@ -52,8 +63,12 @@ class Keeping:
         self.b = np.zeros((64, 4), "f4")
         self.parts: dict[str, Any] = {"b": self.b}
         self.canvas = Canvas()
+        self.net = Net()
         self.rows: list[Any] = []
         self.n = 0
+
+    def of_a_module(self, inputs: Arrays) -> Arrays:
+        return {"x": self.net(inputs["x"])}
 
     def attribute(self, inputs: Arrays) -> Arrays:
         self.n = len(inputs["x"])

@@ -55,6 +55,7 @@ class RecordingModel:
     notes: tuple[str, ...] = ()
     overlaps = False
     native_bytes = 0
+    author: object = None
     work: WorkCounts | None = None
 
     def __init__(self, spec: ModelSpec | None = None, predict: Predict = double) -> None:

@@ -86,6 +86,7 @@ class PythonModule(TorchModule):
         else:
             self.preprocess = hook
         self.postprocess = getattr(module, "postprocess", None)
+        self.author = module
         self.sample = sample_attribute(module) if self.sample is None else self.sample
         self.notes = note_of_both(module, "forward")
         # What a hook makes has names of its own, which decide (`prepared_inputs.py`).
@@ -160,6 +161,7 @@ class PythonModel(PlainModel, FreshMemory):
         self.call = predict_of(self._model, names, lacking_inputs(self.spec))
         self.preprocess = getattr(self._model, "preprocess", None)
         self.postprocess = getattr(self._model, "postprocess", None)
+        self.author = self._model
         self.sample = sample_attribute(self._model) if self.sample is None else self.sample
 
     def compile(self, progress: Progress) -> None:
