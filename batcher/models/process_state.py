@@ -244,6 +244,19 @@ def _set_loop_policy(policy: Any) -> None:
     sys.modules["asyncio"].set_event_loop_policy(policy)
 
 
+def _output(name: str) -> Setting:
+    """Return the setting `sys.stdout` or `sys.stderr`, without what a moving line puts before it.
+
+    The moving line of a start (`rich`) begins and ends while models load, and belongs to no model.
+    """
+    plain = of_module("sys", name, None)
+
+    def read() -> Any:
+        return getattr(plain.read(), "rich_proxied_file", plain.read())
+
+    return Setting(plain.name, read, plain.write)
+
+
 def _set_collector(is_on: bool) -> None:
     """Turn the collector of cycles on or off. Any thread."""
     (gc.enable if is_on else gc.disable)()
@@ -296,10 +309,8 @@ _SETTINGS = (
         _temporary_folder,
         lambda folder: setattr(tempfile, "tempdir", folder or None),
     ),
-    *(
-        of_module("sys", name, None)
-        for name in ("stdin", "stdout", "stderr", "excepthook", "unraisablehook")
-    ),
+    *(of_module("sys", name, None) for name in ("stdin", "excepthook", "unraisablehook")),
+    *(_output(name) for name in ("stdout", "stderr")),
     *(
         of_module("threading", name, None)  # imported with the server
         for name in ("excepthook", "_trace_hook", "_profile_hook")

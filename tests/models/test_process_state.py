@@ -29,6 +29,7 @@ import PIL.ImageFile
 import PIL.PngImagePlugin
 import pytest
 import torch
+from rich.console import Console
 
 from batcher.models.process_state import MAX_NAMES, ProcessState
 
@@ -231,6 +232,17 @@ def test_a_setting_of_the_process_is_put_back_and_named(name: str) -> None:
         told = state.put_back()
     assert told == [name]
     assert read() == before
+
+
+def test_a_moving_line_at_a_terminal_that_begins_or_ends_during_a_load_is_no_change() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True)
+    status = console.status("loading")
+    for move in (status.start, status.stop):
+        state = ProcessState()
+        move()
+        moved = sys.stdout
+        assert state.put_back() == []
+        assert sys.stdout is moved
 
 
 def test_the_states_of_random_generators_are_put_back_and_not_named() -> None:
