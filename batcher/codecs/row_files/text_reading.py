@@ -9,10 +9,11 @@ Lines of JSON may name files. Such lines are decoded one by one, some at a time.
 from __future__ import annotations
 
 import csv
+import re
 from codecs import BOM_UTF8
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 from batcher.codecs.content import Content
 from batcher.codecs.format_table import CSV, JSON_LINES, decode_body
@@ -91,6 +92,10 @@ class _JsonRows:
         return self._files.decoded(decode, self._max_pixels)
 
 
+_LINE_NUMBER: Final = re.compile(r"^line \d+[,:] ")
+"""What an error in a body of CSV begins with."""
+
+
 class _CsvRows:
     """In a line of CSV only odd quotes and ends of lines are in doubt."""
 
@@ -115,7 +120,11 @@ class _CsvRows:
     def decode(self, rows: Sequence[bytes]) -> Inputs:
         parameters = {"header": "present" if self._head else "absent"}
         content = Content(self._head + b"\n".join(rows), CSV.media_type, parameters, 0)
-        return decode_body(CSV, content, self._spec)
+        try:
+            return decode_body(CSV, content, self._spec)
+        except DecodingError as err:
+            # Counted from the first of these lines. The error's own row has the number in the file.
+            raise DecodingError(_LINE_NUMBER.sub("", str(err))) from err
 
 
 class TextReader:

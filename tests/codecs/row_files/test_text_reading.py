@@ -127,6 +127,8 @@ def test_csv_without_a_header_begins_with_its_first_line() -> None:
     assert values(portion) == [[1, 2], [5, 6]]
     assert portion.places == [1, 2, 3]
     assert list(portion.bad) == [1]
+    # The place is the line's number in the file, so the text has no other one.
+    assert str(portion.bad[1]).startswith("cell 2: expected ")
 
 
 def test_the_caller_says_whether_there_is_a_header_where_the_file_does_not() -> None:
