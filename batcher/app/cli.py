@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from batcher import __version__
+from batcher.app.checking.command_line import CheckCommand
 from batcher.app.first_process import leave_first_place
 from batcher.app.new_model_questions import Answers
 from batcher.app.outputs.standard import open_closed_outputs
@@ -239,7 +240,7 @@ def init(folder: Path, sample: Path | None, **said: Any) -> None:
         click.echo("The last line needs pytest: pip install pytest")
 
 
-@main.command()
+@main.command(cls=CheckCommand)
 @_config_option
 @_set_option
 @click.option(

@@ -76,6 +76,8 @@ def read_yaml(path: Path) -> Source:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as err:
+        raise ConfigError(f"{path}: cannot be read: there is no such file") from err
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path}: cannot be read: {err}") from err
     values, origins = parsed(text, path.name)

@@ -159,7 +159,9 @@ def fillers(inputs: Sequence[PaddedFile], key: str) -> dict[str, str]:
             continue
         filled = by_name.get(name)
         if filled is None or filled is tensor or name in found:
-            raise ValueError(f"`{key}` of {tensor.name!r} to be another input of its own")
+            raise ValueError(
+                f"`{key}` of {tensor.name!r} to be another input of its own, which {name!r} is not"
+            )
         check_filled(filled, key, tensor)
         if filled.dtype.name in ("BYTES", "BF16"):
             raise ValueError(f"input {name!r}, the {key} of {tensor.name!r}, to be of numbers")

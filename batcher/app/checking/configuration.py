@@ -41,7 +41,8 @@ def check_configuration(settings: ServerSettings, base: Path) -> None:
         raise click.ClickException(f"{problems} of {len(folders)} models cannot be served")
     if not folders and settings.model_control == "none":
         raise click.ClickException(f"the model repository is {NO_MODEL}")
-    click.echo(f"the configuration is right; {len(folders)} models")
+    plural = "" if len(folders) == 1 else "s"
+    click.echo(f"the configuration is right; {len(folders)} model{plural}")
 
 
 def _pipeline_problems(definitions: list[ModelDefinition], settings: ServerSettings) -> int:

@@ -63,11 +63,16 @@ def kind_of(file: Path) -> str:
 
 
 def _check_there(file: Path) -> None:
-    """Raise ConfigError if there is no `file`, or a pointer of Git LFS in its place."""
+    """Raise ConfigError if there is no `file`, or one that never holds a model."""
     if not file.is_file():
-        raise ConfigError(f"{file}: expected a file or a folder; {_missing(file)}")
+        raise ConfigError(f"{file}: expected a file or a folder; {missing(file)}")
     if is_pointer(file):
         raise ConfigError(f"{file.name}: expected a model; got {FETCHING}")
+    if file.name == "model.yaml":
+        raise ConfigError(
+            f"{file}: expected the folder of a model, or one of {SERVED}; got the file that says "
+            f"what is in a folder: name that folder, {file.parent}"
+        )
 
 
 def check_served(name: str) -> None:
@@ -114,7 +119,7 @@ def _kind_of_torch(file: Path) -> str:
     )
 
 
-def _missing(file: Path) -> str:
+def missing(file: Path) -> str:
     """Return in words that `file` is not there, and what may be meant."""
     there = [path.name for path in file.parent.iterdir()] if file.parent.is_dir() else []
     close = get_close_matches(file.name, there, n=1, cutoff=0.6)

@@ -31,6 +31,7 @@ from batcher.config.triton.model_config import settings_of
 from batcher.core.names import is_number, name_fault
 from batcher.errors import ConfigError
 from batcher.models.describing.describe import define_single
+from batcher.models.describing.file_kinds import missing
 from batcher.serving.repository.left_out import (
     DEFINITION,
     MODEL_SUFFIXES,
@@ -367,7 +368,7 @@ def _model_folders(name: str, folder: Path, place: str) -> list[ModelFolder]:
     if not versions:
         what = folder.name
         is_there = folder.is_dir()
-        why = reason_of_model(folder, numbered_folders(folder)) if is_there else "no such folder"
+        why = reason_of_model(folder, numbered_folders(folder)) if is_there else missing(folder)
         raise ConfigError(
             f"{place}: expected version folders (1, 2, …) with a {DEFINITION} in {what!r}, or a "
             f"{DEFINITION} itself; got none: {why}"

@@ -123,6 +123,8 @@ def test_the_device_is_that_of_the_option_whatever_the_settings_say(folders: Fol
         (("--model", "."), 1, "expected version folders"),
         (("--model", DIGITS, "--device", "tpu"), 1, "--device"),
         (("--model", DIGITS, "--set", "prot=1"), 1, "did you mean port"),
+        (("net.onnx",), 2, "write: batcher check --model net.onnx"),
+        (("--model", DIGITS.parent / "digit"), 1, "there is none; did you mean digits?"),
     ],
 )
 def test_wrong_arguments_are_refused_with_the_reason(
@@ -138,7 +140,7 @@ def test_without_a_model_the_configuration_is_checked(folders: Folders) -> None:
     folders.python(WRONG)
     done = run("--set", f"model_repository={folders.base}")
     assert done.exit_code == 0, "no model is loaded"
-    assert "the configuration is right; 1 models" in done.output
+    assert "the configuration is right; 1 model\n" in done.output
 
 
 def test_a_configuration_without_a_model_fails_and_names_what_is_left_out(

@@ -225,6 +225,7 @@ WRONG = [
     ("net.onnx", "just text", "expected an ONNX graph, as torch.onnx.export writes one"),
     ("net.onnx", "", "expected an ONNX graph"),
     ("net.pt", "just text", "expected an archive that torch.jit.save or torch.export.save has"),
+    ("model.yaml", "format: python", "got the file that says .*: name that folder"),
     ("net.txt", "just text", "expected one of net.onnx, net.pt2, .* got a file of another kind"),
     ("net.py", "class Net(:\n    pass\n", r"net.py:1: invalid syntax: 'class Net\(:'"),
     ("net.py", "import nowhere_at_all\n", "No module named 'nowhere_at_all' .*net.py:1.*install"),
