@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from json import loads
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
@@ -93,6 +94,10 @@ class RemoteModel(NamedTuple):
 def find_remote(url: str, name: str, api_key: str) -> RemoteModel:
     """Return the model `name` of the server at `url`. Raises ConfigError: it does not answer."""
     url = url.rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"--url: expected an address as http://localhost:8080; got {url}")
+    if "/" in name and Path(name).exists():
+        raise ConfigError(f"MODEL: expected, with --url, the name of a model there; got {name}")
     try:
         return _found(url, name, api_key)
     except (KeyError, IndexError, TypeError, ValueError) as err:

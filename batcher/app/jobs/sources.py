@@ -58,7 +58,7 @@ def source_at(place: str, takes_links: bool = True) -> Source:
         return StoredSource(stored_place(place, "the input"))
     path = Path(place).absolute()
     if not (path.is_file() or path.is_dir()):
-        raise ConfigError(f"the input: expected a file or a folder; got {place}")
+        raise ConfigError(f"the input: expected a file or a folder; got {place}: there is none")
     return LocalSource(path, takes_links)
 
 
@@ -122,7 +122,8 @@ class StoredSource:
         except OSError as err:
             raise ConfigError(f"the input: {err}") from err
         if file is None and not files:
-            raise ConfigError(f"the input: expected a file or a folder; got {place.address}")
+            got = f"{place.address}: there is none"
+            raise ConfigError(f"the input: expected a file or a folder; got {got}")
         self.name = place.name
         self.path: Path | None = None
         self.is_folder = file is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +112,12 @@ def test_another_kind_of_server_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(remote, "_described", lambda url, api_key: {"versions": []})
     with pytest.raises(ConfigError, match="expected a server of this kind"):
         find_remote("http://host", "m", "")
+
+
+def test_an_address_without_http_and_a_folder_are_told_from_a_server_that_is_away(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match=r"expected an address as http://.*; got localhost:8080"):
+        find_remote("localhost:8080", "m", "")
+    with pytest.raises(ConfigError, match="expected, with --url, the name of a model there"):
+        find_remote("http://host", str(tmp_path), "")

@@ -127,9 +127,9 @@ def test_a_folder_of_this_machine_gives_its_files_in_order(tmp_path: Path) -> No
 
 
 def test_what_is_not_there_is_said(store: MemoryStore, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the input: expected a file or a folder; got s3://"):
+    with pytest.raises(ConfigError, match=r"expected a file or a folder; got s3://.*: there is"):
         source_at("s3://bucket/none.jsonl")
-    with pytest.raises(ConfigError, match="the input: expected a file or a folder; got"):
+    with pytest.raises(ConfigError, match=r"expected a file or a folder; got .*: there is none"):
         source_at(str(tmp_path / "none.jsonl"))
     store.away = True
     with pytest.raises(ConfigError, match="the input: the store is away"):
