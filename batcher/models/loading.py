@@ -326,7 +326,7 @@ def _device(definition: ModelDefinition, settings: ModelSettings) -> str:
     # which takes two seconds.
     if setting == "cpu":
         return setting
-    device: str = import_module("batcher.models.pytorch.module").choose_device(setting)
+    device: str = import_module("batcher.models.pytorch.module").present_device(setting)
     return device
 
 

@@ -384,3 +384,16 @@ def choose_device(setting: str) -> str:
     if setting == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     return "cuda:0" if setting == "cuda" else setting
+
+
+def present_device(setting: str) -> str:
+    """Return the device for a `setting`. Raises ModelLoadError: there is none. Any thread."""
+    device = choose_device(setting)
+    count = torch.cuda.device_count()
+    if device != "cpu" and int(device.partition(":")[2]) >= count:
+        raise ModelLoadError(
+            f"device: expected one of the GPUs that PyTorch {torch.__version__} finds here, "
+            f"{count} in all; got {setting!r}. `device: auto` takes the CPU where there is no GPU; "
+            "`batcher doctor` says more"
+        )
+    return device
