@@ -33,7 +33,7 @@ MODEL_SUFFIXES = (
 )
 """What the names of files end with that a model may be made of."""
 
-_ALMOST = re.compile(r"(?i)models?[._-]?ya?ml(\.\w+)*")
+_ALMOST = re.compile(r"(?i)models?[._-]?ya?ml(\.(?!md$)\w+)*")
 _LIKE_A_VERSION = re.compile(r"(?i)v(er(sion)?)?[._-]?\d[\d.]*|\d[\d.]*|latest")
 _DIGITS = re.compile(r"\d+")
 _NO_MODEL = re.compile(r"^([._]|lost\+found$)")
@@ -68,15 +68,22 @@ def reason_of_model(folder: Path, numbered: Sequence[Path]) -> str:
         return reason_of_name(misnamed[0].name)
     if numbered:
         return f"{numbered[0].name}: {reason_of_version(numbered[0])}"
+    if inner := [name for name in _names(folder) if _is_file(folder / name / "1" / DEFINITION)]:
+        return (
+            f"expected the folder of one model; got a folder of models, such as {inner[0]!r}: "
+            f"serve it with `batcher serve {_from_here(folder)}`"
+        )
     return reason_of_version(folder)
 
 
 def reason_of_name(name: str) -> str:
     """Return why the folder `name`, which holds a `model.yaml`, is no version."""
     number = _DIGITS.search(name)
+    is_model = not is_like_version(name)
     return (
         f"expected folders of versions that are named by a number, 1, 2, …; got {name!r}: rename "
         f"it to {int(number[0]) if number else 1}"
+        f"{', or serve the folder that it is in, if it is a model of its own' * is_model}"
     )
 
 
