@@ -232,6 +232,9 @@ def _quoting(problem: Any) -> str:
 def _expected(problem: Any) -> str:
     texts = {
         "byte_size": "a number of bytes, such as 64MiB",
+        "dict_type": "a mapping, as {name: value}",
+        "list_type": "a list, as [a, b]",
+        "tuple_type": "a list, as [a, b]",
         "too_short": "at least 1 item",
         "string_pattern_mismatch": f"text like {problem.get('ctx', {}).get('pattern')}",
     }

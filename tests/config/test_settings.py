@@ -115,6 +115,7 @@ def test_a_device_is_named_as_pytorch_names_it(load: Load, device: str) -> None:
         ("defaults:\n  warmup: 'please'", 2, "defaults.warmup", "boolean", "'please'"),
         ("defaults:\n  pipeline_depth: 3", 2, "defaults.pipeline_depth", "2", "3"),
         ("defaults:\n  level_weights: []", 2, "defaults.level_weights", "1", r"\[\]"),
+        ("defaults:\n  level_weights: 3", 2, "defaults.level_weights", "a list", "3"),
         (
             "defaults:\n  level_weights: [1, 0]",
             2,
@@ -134,7 +135,7 @@ def test_a_device_is_named_as_pytorch_names_it(load: Load, device: str) -> None:
         ("models:\n  m: 5", 2, "models.m", "dictionary", "5"),
         ("models:\n  m:\n    max_batch_size: 0", 3, "models.m.max_batch_size", "1", "0"),
         ("models:\n  m:\n    path: 7", 3, "models.m.path", "string", "7; quote it to make it text"),
-        ("models: [m]", 1, "models", "dictionary", r"\['m'\]"),
+        ("models: [m]", 1, "models", "mapping", r"\['m'\]"),
         (
             "models:\n  m:\n    preferred_batch_sizes: [1, 100]",
             3,
