@@ -44,6 +44,7 @@ class CheckedModel:
         model: the model itself.
         spec: name, version and tensors of the model.
         keeps_written: whether its code is seen to write into what it keeps, outputs perhaps.
+        shares_outputs: whether batches of warm-up had outputs in the same memory.
         copies_outputs: whether outputs are copied, since the model may use their memory again.
         timings: seconds that warm-up took for a batch, by the rows of the batch.
         length_timings: seconds that warm-up took for a batch, by its rows and the elements of a
@@ -65,6 +66,7 @@ class CheckedModel:
         self.model = model
         self._finite_outputs = finite_outputs
         self.spec = model.spec
+        self.shares_outputs = False
         self.copies_outputs = True
         self.timings: dict[int, float] = {}
         self.length_timings: dict[tuple[int, int], float] = {}
