@@ -45,6 +45,11 @@ OF_LIBRARIES = ("CUDA_MODULE_LOADING", "KMP_", "TORCHINDUCTOR_", "TRITON_")
 first used. These are left as they are.
 """
 
+OF_OPENCV = ("LD_LIBRARY_PATH", "QT_QPA_")
+"""Beginnings of environment variables that `import cv2` sets for windows on a screen. These are put
+back, and not told: nobody misses them.
+"""
+
 MAX_NAMES = 8
 """Environment variables that are told by name: a line of the log stays readable."""
 
@@ -170,6 +175,18 @@ def _set_tracing(is_on: bool) -> None:
     (tracemalloc.start if is_on else tracemalloc.stop)()
 
 
+def _disabled_loggers() -> frozenset[str]:
+    """Return the names of the loggers that are off. Any thread."""
+    loggers = logging.root.manager.loggerDict.copy()
+    return frozenset(name for name, each in loggers.items() if getattr(each, "disabled", False))
+
+
+def _set_disabled_loggers(before: frozenset[str]) -> None:
+    """Set what `_disabled_loggers` returns. Any thread."""
+    for name in _disabled_loggers() ^ before:
+        logging.getLogger(name).disabled = name in before
+
+
 def _root_logger() -> tuple[int, list[Any], list[Any], int]:
     """Return level, handlers and filters of the root logger, and the level up to which none logs.
 
@@ -212,12 +229,18 @@ def _folder() -> str:
 
 def _environment() -> dict[str, str]:
     """Return the environment, but for what libraries set for themselves. Any thread."""
-    return {name: each for name, each in os.environ.items() if not name.startswith(OF_LIBRARIES)}
+    apart = (*OF_LIBRARIES, *OF_OPENCV)
+    return {name: each for name, each in os.environ.items() if not name.startswith(apart)}
 
 
-def _set_environment(before: dict[str, str]) -> None:
-    """Make the environment as it was. Any thread."""
-    for name in _environment().keys() - before.keys():
+def _opencv_environment() -> dict[str, str]:
+    """Return what OpenCV sets in the environment. Any thread."""
+    return {name: each for name, each in os.environ.items() if name.startswith(OF_OPENCV)}
+
+
+def _set_environment(before: dict[str, str], now: dict[str, str]) -> None:
+    """Make variables that are `now` in the environment as they were. Any thread."""
+    for name in now.keys() - before.keys():
         del os.environ[name]
     for name, value in before.items():
         if os.environ.get(name) != value:
@@ -280,6 +303,7 @@ _SETTINGS = (
     ),
     Setting("the time-out of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
     Setting("the root logger", _root_logger, _set_root_logger),
+    Setting("loggers that are off", _disabled_loggers, _set_disabled_loggers),
     of_module("logging", "raiseExceptions", True),
     Setting("the class of loggers", logging.getLoggerClass, logging.setLoggerClass),
     Setting(
@@ -309,8 +333,13 @@ _SETTINGS = (
         _temporary_folder,
         lambda folder: setattr(tempfile, "tempdir", folder or None),
     ),
-    *(of_module("sys", name, None) for name in ("stdin", "excepthook", "unraisablehook")),
+    *(
+        of_module("sys", name, None)
+        for name in ("stdin", "excepthook", "unraisablehook", "tracebacklimit")
+    ),
     *(_output(name) for name in ("stdout", "stderr")),
+    Setting("sys.argv", lambda: list(sys.argv), lambda before: setattr(sys, "argv", before)),
+    of_module("builtins", "print", None),
     *(
         of_module("threading", name, None)  # imported with the server
         for name in ("excepthook", "_trace_hook", "_profile_hook")
@@ -319,7 +348,16 @@ _SETTINGS = (
     of_module("ssl", "_create_default_https_context", ssl.create_default_context),
     Setting("the rights of new files (umask)", _umask, os.umask),
     Setting("the working directory", _folder, os.chdir),
-    Setting("environment variables", _environment, _set_environment),
+    Setting(
+        "environment variables",
+        _environment,
+        lambda before: _set_environment(before, _environment()),
+    ),
+    Setting(
+        "",
+        _opencv_environment,
+        lambda before: _set_environment(before, _opencv_environment()),
+    ),
     Setting(
         "the locale",
         lambda: locale.setlocale(locale.LC_ALL),

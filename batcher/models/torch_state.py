@@ -141,6 +141,24 @@ def _set_switches(before: dict[str, bool]) -> None:
             getattr(_torch()._C, setter)(before[name])
 
 
+def _own_engine() -> str:
+    """Return the engine for quantised operators that PyTorch chooses by itself. Any thread."""
+    engines = _torch().backends.quantized.supported_engines
+    return next((each for each in ("x86", "onednn") if each in engines), "none")
+
+
+def _quantised() -> str:
+    """Return the engine for quantised operators; nothing for PyTorch's own choice. Any thread."""
+    torch = _torch()
+    engine = torch.backends.quantized.engine if torch else ""
+    return "" if not torch or engine == _own_engine() else str(engine)
+
+
+def _set_quantised(engine: str) -> None:
+    """Set what `_quantised` returns. Any thread."""
+    _torch().backends.quantized.engine = engine or _own_engine()
+
+
 def _printed() -> dict[str, Any]:
     """Return PyTorch's print options. Any thread."""
     options = getattr(sys.modules.get("torch._tensor_str"), "PRINT_OPTS", None)
@@ -199,6 +217,7 @@ TORCH_SETTINGS = (
     of_module("torch.backends.cudnn", "deterministic", False),
     of_module("torch.backends.cudnn", "enabled", True),
     Setting("PyTorch's switches", _switches, _set_switches),
+    Setting("PyTorch's engine for quantised operators", _quantised, _set_quantised),
     Setting("PyTorch's detection of anomalies", _anomaly, _set_anomaly),
     Setting("PyTorch's print options", _printed, _set_printed),
     of_module("torch.hub", "_hub_dir", None),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import csv
 import decimal
 import gc
 import io
 import locale
 import logging
+import logging.config
 import os
 import random
 import resource
@@ -48,6 +50,8 @@ def stack_size() -> int:
     return size
 
 
+QUANTISED = torch.backends.quantized
+OTHER_ENGINE = next(each for each in QUANTISED.supported_engines if each != QUANTISED.engine)
 REDUCED = "allow_fp16_reduced_precision_reduction"
 
 CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
@@ -89,6 +93,10 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
             torch.backends.mkldnn.set_flags(False),
             torch.set_warn_always(True),
         ),
+    ),
+    "PyTorch's engine for quantised operators": (
+        lambda: torch.backends.quantized.engine,
+        lambda: setattr(torch.backends.quantized, "engine", OTHER_ENGINE),
     ),
     "PyTorch's print options (precision, sci_mode)": (
         lambda: str(torch._tensor_str.PRINT_OPTS),
@@ -139,6 +147,10 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         lambda: (logging.root.level, list(logging.root.handlers)),
         lambda: logging.basicConfig(level=logging.DEBUG, force=True),
     ),
+    "loggers that are off": (
+        lambda: logging.getLogger("batcher.tests.any").disabled,
+        lambda: logging.config.dictConfig({"version": 1}),
+    ),
     "logging.raiseExceptions": (
         lambda: logging.raiseExceptions,
         lambda: setattr(logging, "raiseExceptions", False),
@@ -186,6 +198,12 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "the collector of cycles": (gc.isenabled, gc.disable),
     "sys.stdout": (lambda: sys.stdout, lambda: setattr(sys, "stdout", io.StringIO())),
     "sys.excepthook": (lambda: sys.excepthook, lambda: setattr(sys, "excepthook", print)),
+    "sys.tracebacklimit": (
+        lambda: getattr(sys, "tracebacklimit", None),
+        lambda: setattr(sys, "tracebacklimit", 0),
+    ),
+    "sys.argv": (lambda: list(sys.argv), lambda: setattr(sys, "argv", ["train.py"])),
+    "builtins.print": (lambda: print, lambda: setattr(builtins, "print", str)),
     "threading.excepthook": (
         lambda: threading.excepthook,
         lambda: setattr(threading, "excepthook", print),
@@ -333,6 +351,13 @@ def test_a_variable_that_was_removed_or_changed_comes_back(monkeypatch: pytest.M
     os.environ["CHANGED"] = "2"
     assert state.put_back() == ["environment variables (CHANGED, REMOVED)"]
     assert (os.environ["REMOVED"], os.environ["CHANGED"]) == ("1", "1")
+
+
+def test_what_opencv_sets_for_windows_is_put_back_and_not_named() -> None:
+    before, state = dict(os.environ), ProcessState()
+    os.environ.update(QT_QPA_FONTDIR="/cv2/fonts", LD_LIBRARY_PATH="/cv2")
+    assert state.put_back() == []
+    assert dict(os.environ) == before
 
 
 def test_of_many_variables_a_few_are_named() -> None:
