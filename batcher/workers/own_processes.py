@@ -39,7 +39,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from multiprocessing import (
-    active_children,
     current_process,
     get_all_start_methods,
     get_start_method,
@@ -57,6 +56,7 @@ from batcher.models.version_code.names import package_of
 from batcher.models.version_code.sources import owner_of
 from batcher.workers.collecting import collect_once
 from batcher.workers.daemon_threads import start_daemon
+from batcher.workers.started_processes import started_processes
 
 RELEASE_S: Final = 2.0
 """Seconds for the model's own code to let go of what it has: to free a device takes one or two."""
@@ -293,7 +293,7 @@ def _end_pools(package: str) -> None:
 
 def _left(package: str) -> list[BaseProcess]:
     """Return the processes of `package`, empty for all, that have not ended. Any thread."""
-    return [each for each in active_children() if package in ("", _package_of.get(each))]
+    return [each for each in started_processes() if package in ("", _package_of.get(each))]
 
 
 def _have_ended(package: str, seconds: float) -> bool:

@@ -12,6 +12,7 @@ class _Life:
     """What `multiprocessing` knows of a process that was started: here, what it was sent."""
 
     sentinel = -1
+    method = "forkserver"  # no child of this process, and so not asked for at the system
 
     def __init__(self, heeds: tuple[str, ...]) -> None:
         self.sent: list[str] = []

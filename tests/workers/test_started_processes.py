@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import subprocess
 from time import sleep
@@ -33,3 +34,16 @@ def test_a_librarys_own_kind_of_process_is_killed_too(monkeypatch: pytest.Monkey
     monkeypatch.setattr(multiprocessing, "active_children", lambda: [foreign])
     kill_started_processes()
     assert foreign.program.wait(60) == -signal.SIGKILL
+
+
+def test_a_number_that_may_be_another_programs_by_now_gets_no_signal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    child = multiprocessing.get_context("spawn").Process(target=int)
+    child.start()
+    os.waitpid(child.pid or 0, 0)  # as a model does that waits for whatever has ended
+    assert child in multiprocessing.active_children(), "Python knows that the child has ended"
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda *args: sent.append(args))
+    kill_started_processes()
+    assert sent == []
