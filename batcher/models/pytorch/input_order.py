@@ -266,9 +266,10 @@ def parameters_of_python(module: torch.nn.Module) -> Parameters:
 def _wrapped_module(module: torch.nn.Module) -> torch.nn.Module | None:
     """Return the module that one of PyTorch's wrappers calls with all arguments. Any thread.
 
-    `torch.compile`, `AveragedModel` and `DataParallel` make such wrappers.
+    `torch.compile`, `AveragedModel` and `DataParallel` make such wrappers, and a class of the model
+    may build on one.
     """
-    if type(module).__module__.startswith("torch."):
+    if str(getattr(module.forward, "__module__", "")).startswith("torch."):
         for name in ("_orig_mod", "module"):
             if isinstance(inner := getattr(module, name, None), torch.nn.Module):
                 return inner

@@ -176,6 +176,7 @@ class Model(torch.nn.Module):
         "torch.jit.script(Net())",
         "torch.compile(Net(), backend='eager')",
         "torch.optim.swa_utils.AveragedModel(Net())",
+        "type('Own', (torch.nn.DataParallel,), {})(Net())",
     ],
 )
 def test_the_names_of_a_module_in_a_wrapper_of_pytorch_decide(folders: Folders, made: str) -> None:
