@@ -8,6 +8,7 @@ and the end stay, and between them stands how much was left out. Any thread.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sized
 from itertools import islice
 from traceback import format_exception, format_exception_only
@@ -29,6 +30,11 @@ _BRIEF_ITEMS = 16
 _BRIEF_BITS = 256
 """Most bits of a whole number that is shown: Python takes quadratic time to write a longer one."""
 
+_FOLDER = re.compile(r"\bbatcher\.models\.version_code\.v\d+_\w+\.")
+"""What stands before the name of a file beside a model: the path of its folder, which is no matter
+of clients, and how many loads there were (`models/version_code/names.py`).
+"""
+
 _UNPRINTABLE = "an exception that cannot be written"
 
 
@@ -38,15 +44,18 @@ def message(error: object) -> str:
 
 
 def summary(error: BaseException, max_chars: int = MAX_MESSAGE_CHARS) -> str:
-    """Return class, message and notes of `error`, as they end a traceback."""
+    """Return class, message and notes of `error`, as they end a traceback.
+
+    A class of `model.py` beside `model.yaml` is called `model.Name`.
+    """
     lines = text_or(lambda: "".join(format_exception_only(error)).strip(), _UNPRINTABLE)
-    return cut(lines, max_chars)
+    return _FOLDER.sub("", cut(lines, max_chars))
 
 
 def stack(error: BaseException) -> str:
     """Return the traceback of `error` with its causes."""
     lines = text_or(lambda: "".join(format_exception(error)), f"{_UNPRINTABLE}\n")
-    return cut(lines, MAX_STACK_CHARS)
+    return _FOLDER.sub("", cut(lines, MAX_STACK_CHARS))
 
 
 def text_or(write: Callable[[], object], default: str) -> str:

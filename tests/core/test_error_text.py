@@ -22,6 +22,7 @@ from batcher.core.error_text import (
     stack,
     summary,
 )
+from batcher.models.version_code.names import package_name
 
 PACKAGE = Path(batcher.__file__).parent
 
@@ -46,6 +47,15 @@ def test_an_exception_that_gives_up_when_it_is_asked_is_written_all_the_same(
     write: Callable[[BaseException], str],
 ) -> None:
     assert write(Unprintable())
+
+
+def test_a_class_of_a_models_own_files_is_told_without_the_folder_of_the_model() -> None:
+    class Bad(Exception):
+        __module__ = f"{package_name('/srv/models/digits/2', 17)}.layers.scaling"
+
+    Bad.__qualname__ = "Bad"
+    assert summary(Bad("too dark")) == "layers.scaling.Bad: too dark"
+    assert stack(Bad("too dark")).strip() == "layers.scaling.Bad: too dark"
 
 
 @pytest.mark.parametrize(
