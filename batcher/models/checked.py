@@ -75,6 +75,11 @@ class CheckedModel:
         self._max_rows = model.max_rows
         self._work = model.work
 
+    def note_sharing(self, shared: bool) -> None:
+        """Note whether batches of warm-up `shared` memory for their outputs. Inference thread."""
+        self.shares_outputs |= shared
+        self.copies_outputs = self.shares_outputs or self.keeps_written
+
     def loaded(self) -> LoadedModel:
         """Return the facts that the loop needs. Inference thread."""
         model, turns = self.model, turns_of(self.model)

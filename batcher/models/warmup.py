@@ -145,8 +145,7 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
         if worthwhile < size:
             _note_costs(model, worthwhile, size, progress)
             break
-    model.shares_outputs = shared
-    model.copies_outputs = shared or model.keeps_written
+    model.note_sharing(shared)
     _note_meeting(model, axes.output, progress)
     return rows_each
 
@@ -206,8 +205,7 @@ def _run_of_length(model: CheckedModel, batch: WarmupBatch, max_elements: int | 
     most = max_elements or rows * batch.elements
     if key in model.length_timings or (rows > 1 and rows * batch.elements > most):
         return False
-    model.shares_outputs |= _run_size(model, batch, 2)
-    model.copies_outputs |= model.shares_outputs
+    model.note_sharing(_run_size(model, batch, 2))
     return model.length_timings[key] < COSTLY_BATCH_S
 
 
