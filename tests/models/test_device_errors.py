@@ -134,6 +134,7 @@ def test_the_device_of_an_instance_is_the_one_its_thread_uses(
 ) -> None:
     used: list[str] = []
     monkeypatch.setattr("torch.cuda.set_device", used.append)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     source = "class Model:\n    def predict(self, inputs):\n        return inputs['x']\n"
     checked = folders.load(folders.python(source), device=device)
     assert used == chosen
