@@ -77,6 +77,7 @@ class BatchScheduler:
         admission: predicts how long requests wait, and refuses those that would be too late.
         returns: learns how long to wait for clients that come back.
         backlog: says how far behind the model is.
+        idle: fires when workers hold no batch any more, or nobody waits for these.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class BatchScheduler:
         self._alarm = alarm = Alarm(clock, self._pump_and_check)
         self._call_soon = call_soon or (lambda function: alarm.set(clock.seconds()))
         self._pump_due = False
-        self._drained = Waiters()
+        self._drained, self.idle = Waiters(), Waiters()
         self._broken = self._broken_public = ""  # why no worker takes batches; what clients read
         metrics.load = metrics.load or self
 
@@ -220,6 +221,7 @@ class BatchScheduler:
             if pending not in running:
                 error = ModelNotReady(reason, NOT_READY_RETRY_S, public)
                 self._completions.fail(pending, error)
+        self.idle.release()
         self._check_drained()
 
     def drain(self) -> Deferred[None]:
@@ -240,6 +242,7 @@ class BatchScheduler:
             self._completions.fail(pending, error)
         self._deadlines.earliest = inf
         self._alarm.end()
+        self.idle.release()
         self._check_drained()
 
     def loaded(
@@ -338,8 +341,12 @@ class BatchScheduler:
         self._check_drained()
 
     def _check_drained(self) -> None:
-        """Fire the Deferreds of `drain` if no request and no batch is left. Reactor thread."""
-        if self._dispatcher.draining and not self._completions.pending and not self._places.rows:
+        """Fire the Deferreds that wait for the end of batches, or of requests. Reactor thread."""
+        if self._places.rows:
+            return
+        if len(self.idle):
+            self.idle.release()
+        if self._dispatcher.draining and not self._completions.pending:
             self._drained.release()
 
 

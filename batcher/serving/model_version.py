@@ -82,6 +82,9 @@ LEFT = GONE | {ModelState.STOPPED}
 _PRIVATE = frozenset({ModelState.FAILED, ModelState.RESTARTING, ModelState.BROKEN})
 """States whose detail is the operator's: it may hold paths, exceptions of the model, tracebacks."""
 
+_COMPUTING = frozenset({ModelState.READY, ModelState.RESTARTING, ModelState.UNLOADING})
+"""States whose batches come to an end."""
+
 _NO_TIMINGS: Mapping[int, float] = {}
 _PASSING = frozenset({ModelState.LOADING, ModelState.UNLOADING})
 _LOADED = {
@@ -281,7 +284,8 @@ class ModelVersion(Servable):
         self.one_call, self.sample, self.timings = loaded.one_call, loaded.sample, loaded.timings
         surroundings = self.deadline, self._pools, self._clock, self._metrics
         own = self.settings, loaded, self._content, self._inputs
-        stages = version_stages(self.spec, *own, *surroundings)
+        computed = partial(_computed, self)
+        stages = version_stages(self.spec, *own, *surroundings, computed=computed)
         if self._content is not None:
             kept = self._inputs, self.settings.cache, self._clock, self._metrics.caches
             self.decoded = decoded_inputs(self.spec, *kept)
@@ -350,6 +354,14 @@ class ModelVersion(Servable):
     def is_missing(self) -> bool:
         """Whether the version should serve and does not."""
         return self.required and self.state is not ModelState.READY and self.state not in GONE
+
+
+def _computed(version: ModelVersion) -> Deferred[None]:
+    """Fire when no batch of `version` runs, or none is waited for any more. Reactor thread."""
+    scheduler = version.scheduler
+    if scheduler.in_flight_rows and version.state in _COMPUTING:
+        return scheduler.idle.wait()
+    return succeed(None)
 
 
 def progress_text(version: ModelVersion) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from batcher.config.model_settings import ModelSettings
@@ -29,10 +30,12 @@ def version_stages(
     pools: Pools,
     clock: IReactorTime,
     metrics: ServerMetrics,
+    computed: Callable[[], Deferred[None]],
 ) -> Iterator[Stage]:
     """Yield the stages of a version that was `loaded`, the first one first.
 
-    `deadline` returns that of a request without its own; `content` is None where nobody needs it.
+    `deadline` returns that of a request without its own, and `computed` what fires once no batch
+    runs; `content` is None where nobody needs it.
     """
     if settings.cache is not None:
         level, counts = settings.default_priority, metrics.caches.of(spec.name, spec.version)
@@ -42,5 +45,5 @@ def version_stages(
     if loaded.preprocess is not None or loaded.postprocess is not None:
         around = clock, metrics.caches, content if loaded.preprocess is not None else None
         kept = prepared_inputs(spec, inputs, settings.cache, *around)
-        metered = metrics.model(spec.name, spec.version), clock.seconds, settings
+        metered = metrics.model(spec.name, spec.version), clock, settings, computed
         yield HookStage(pools.cpu, spec, loaded, deadline, *metered, kept)

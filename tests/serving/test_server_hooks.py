@@ -540,3 +540,32 @@ def test_a_stop_ends_requests_that_wait_for_a_hook_and_those_in_one_when_it_retu
         serving.loop.step()
     assert isinstance(running[0].value, Unavailable)
     assert isinstance(waiting[0].value, Unavailable)
+
+
+def test_a_batch_whose_client_has_left_leaves_nothing_for_the_hooks_of_the_next_request(
+    serving: Serving,
+) -> None:
+    gate, kept = Gate(), list[float]()
+
+    def preprocess(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        kept.clear()
+        return inputs
+
+    def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        gate(inputs)
+        kept.append(float(inputs["x"][0, 0]))
+        return double(inputs)
+
+    def postprocess(outputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"y": outputs["y"] * 0 + sum(kept)}
+
+    serving.add_ready(preprocess=preprocess, predict=predict, postprocess=postprocess)
+    serving.add_ready("other", preprocess=dict)
+    gone, answer = serving.infer(1), serving.infer(2)
+    serving.loop.run_until(gate.entered.is_set)
+    gone.cancel()
+    listen(gone)
+    # On the pool's one thread: what is prepared now, is prepared before that.
+    serving.values(serving.infer(0, model="other"))
+    gate.leave.set()
+    assert serving.values(answer) == [2]

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from batcher.batching.failure_log import FailureLog
@@ -57,22 +58,25 @@ class HookStage(Stage):
         model: LoadedModel,
         deadline: Callable[[], float],
         metrics: ModelMetrics,
-        seconds: Callable[[], float],
+        clock: IReactorTime,
         settings: ModelSettings,
+        computed: Callable[[], Deferred[None]],
         kept: KeptInputs | None = None,
     ) -> None:
         """Run the hooks of `model`, specified by `spec`, on `pool`; count and log what they raise.
 
         `deadline` returns the deadline, a time in seconds, of a request without one of its own;
+        `computed` returns what fires once no batch of the model runs;
         `kept` has what `preprocess` has made before.
         """
         self._pool, self._spec, self._model = pool, spec, model
         self._deadline = deadline
-        self._metrics, self._seconds = metrics, seconds
+        self._metrics, self._seconds = metrics, clock.seconds
         self._log = FailureLog("/".join(metrics.labels))
         self._finite_outputs = settings.finite_outputs
         self._max_rows = settings.max_queue_rows
-        self._alone = Alone(settings.max_queue_rows) if model.hands_over else None
+        one_by_one = settings.max_queue_rows, clock, computed
+        self._alone = Alone(*one_by_one) if model.hands_over else None
         self._kept = kept
         self._requests, self._drained = 0, Waiters()
 
@@ -95,7 +99,7 @@ class HookStage(Stage):
             parameters._replace(deadline=deadline),
         )
         start = partial(self._begin, request, deadline, go_on)
-        answer = start() if self._alone is None else self._alone.run(start)
+        answer = start() if self._alone is None else self._alone.run(start, deadline)
         self._requests += 1
         return answer.addBoth(self._ended)
 
@@ -146,12 +150,14 @@ class HookStage(Stage):
         self, request: InferenceRequest, deadline: float, client: str
     ) -> Deferred[list[Piece]]:
         hook = self._model.preprocess
-        if hook is None:
+        if hook is None and self._alone is None:
             return succeed(pieces_of(request))
 
         def run(nbytes: int, function: Callable[[], Result]) -> Deferred[Result]:
             return self._pool.run(nbytes, deadline, self._in_turn(function), client)
 
+        if hook is None:  # a hook of the request before, whose client has left, may still run
+            return run(0, lambda: pieces_of(request))
         make = partial(self._made, hook, request)
         nbytes, kept = nbytes_of(request.inputs), self._kept
         if kept is None or request.parameters.fresh or self._alone is not None:
