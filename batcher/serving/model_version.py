@@ -299,7 +299,8 @@ class ModelVersion(Servable):
         self.scheduler.loaded(loaded.timings, *numbers)
         self.become(ModelState.READY)
         self._metrics.note(self._seconds())
-        if self.autoscaler is not None:
+        # Where one instance alone takes batches, more would take memory and nothing else.
+        if self.autoscaler is not None and not loaded.hands_over:
             self.autoscaler.start()
         self._workers_changed()  # one worker may have ended while another still loaded
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Event
 
@@ -10,8 +10,9 @@ import pytest
 
 from batcher.config.autoscale import AutoscaleSettings
 from batcher.config.model_file import ModelDefinition
+from batcher.core.spec import Array
 from batcher.models.checked import CheckedModel
-from batcher.models.protocol import Progress
+from batcher.models.protocol import Hook, Progress
 from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.monitoring.facts import facts_of
 from tests.support.crossing import PATIENCE
@@ -27,11 +28,13 @@ class Bench:
     Attributes:
         loads: loads that have begun.
         may_load: while it is not set, no load ends.
+        hooks: `preprocess` and `postprocess` of the model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, preprocess: Hook | None = None, postprocess: Hook | None = None) -> None:
         self.serving = Serving()
         self.loads = 0
+        self.hooks = preprocess, postprocess
         self.may_load = Event()
         self.may_load.set()
         self.serving.add_ready(load=self.load, settings=SCALED)
@@ -40,7 +43,9 @@ class Bench:
     def load(self, progress: Progress) -> CheckedModel:
         self.loads += 1
         assert self.may_load.wait(PATIENCE)
-        return checked(RecordingModel())
+        model = RecordingModel()
+        model.preprocess, model.postprocess = self.hooks
+        return checked(model)
 
     def served(self) -> ModelVersion:
         version = self.serving.server.lifecycle.versions.get("m", "1")
@@ -130,3 +135,22 @@ def test_a_server_is_stopped_while_an_instance_comes(bench: Bench) -> None:
     bench.serving.end()
     assert bench.version.state is ModelState.STOPPED
     assert bench.serving.loop.clock.getDelayedCalls() == []
+
+
+def test_no_more_instances_come_of_a_model_whose_first_one_alone_takes_batches() -> None:
+    kept: list[int] = []
+
+    def preprocess(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        kept[:] = [len(inputs["x"])]
+        return inputs
+
+    def postprocess(outputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"y": outputs["y"] * kept[0]}
+
+    bench = Bench(preprocess, postprocess)
+    try:
+        bench.want(3)
+        assert (bench.version.workers.wanted, bench.loads) == (1, 1)
+        assert bench.serving.values(bench.serving.infer(1, 2)) == [4, 8]
+    finally:
+        bench.serving.end()
