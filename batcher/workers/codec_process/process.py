@@ -105,7 +105,7 @@ class CodecProcess:
         assert child is not None, "a call was sent"
         try:
             answer = recv_handle(child.connection)
-        except (EOFError, OSError) as err:
+        except (EOFError, OSError, RuntimeError) as err:  # the last: no descriptor is free
             raise self._lost(child) from err
         self._over()
         is_result, value = _read_and_close(answer)

@@ -78,6 +78,20 @@ def test_a_child_that_ends_fails_one_call_and_is_replaced(process: CodecProcess)
     assert call(process, len, b"abc") == 3
 
 
+def test_an_answer_that_finds_no_free_descriptor_fails_one_call(
+    process: CodecProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def receive(connection: object) -> int:
+        raise RuntimeError("received 0 items of ancdata")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("batcher.workers.codec_process.process.recv_handle", receive)
+        with pytest.raises(Unavailable):
+            call(process, len, b"abc")
+    assert not process.is_busy
+    assert call(process, len, b"abcd") == 4
+
+
 def test_a_child_that_was_killed_between_two_calls_fails_none(process: CodecProcess) -> None:
     pid = call(process, os.getpid)
     os.kill(pid, 9)
