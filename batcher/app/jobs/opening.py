@@ -28,7 +28,7 @@ from batcher.core.cores import cores
 from batcher.core.error_text import message
 from batcher.core.portions import RowReader
 from batcher.core.spec import ModelSpec
-from batcher.errors import BatcherError, ClientError, ConfigError
+from batcher.errors import BatcherError, ClientError, ConfigError, Unavailable
 from batcher.serving.jobs.journal import FINISHED, FINISHING, RUNNING, Record, check_same
 from batcher.serving.jobs.output_files import OutputFiles
 from batcher.serving.jobs.writing import JobOutput
@@ -193,7 +193,10 @@ def _far(asked: Asked, spec: ModelSpec, near: RowReader) -> RowReader:
         return near
     if not HAS_CHILDREN or cores() < 2 or path.stat().st_size < LEAST_BYTES:
         return near
-    return FarReader(near, FarFile(path, spec, asked.csv_header, asked.max_pixels))
+    try:
+        return FarReader(near, FarFile(path, spec, asked.csv_header, asked.max_pixels))
+    except Unavailable:  # the system has no more processes, and this one reads as well
+        return near
 
 
 def run_all(tasks: Sequence[Callable[[], Any]], threads: int | None = None) -> list[Any]:

@@ -17,6 +17,8 @@ from batcher.app.jobs.targets import target_at
 from batcher.codecs.row_files.far_reading import MOST_PORTIONS, FarFile
 from batcher.codecs.row_files.text_reading import TextReader, json_lines_reader
 from batcher.core.portions import Portion, RowReader
+from batcher.errors import Unavailable
+from batcher.workers.codec_process.process import CodecProcess
 from tests.support.models import model_spec, tensor
 
 SPEC = model_spec((tensor("x", "FP32", (2,)),), (tensor("y", "FP32", (1,)),))
@@ -90,3 +92,15 @@ def test_only_large_files_of_jobs_that_may_start_a_process_have_one(
     arrays = path.with_name("in.npz")
     np.savez(arrays, x=np.zeros((1000, 2), "f4"))
     assert not isinstance(opened(arrays, True), FarReader)
+
+
+def test_a_job_reads_by_itself_where_no_process_can_be_had(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise Unavailable("there is no process")
+
+    monkeypatch.setattr(opening, "cores", lambda: 2)
+    monkeypatch.setattr(opening, "LEAST_BYTES", 0)
+    monkeypatch.setattr(CodecProcess, "send", refuse)
+    assert isinstance(opened(path, True), TextReader)
