@@ -44,7 +44,7 @@ from batcher.models.hook_code import (
 )
 from batcher.models.hook_names import Hook, Missing, Name, Scope, names_of_hook, short
 
-_ADDING: Final = ("add", "append", "appendleft", "put")
+_ADDING: Final = ("add", "append", "appendleft", "extendleft", "put", "put_nowait")
 """Methods that add to their object, and return nothing of it."""
 
 _WRITING: Final = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextvars import ContextVar
+from queue import SimpleQueue
 from typing import Any, ClassVar
 
 import pytest
@@ -162,6 +163,18 @@ class ByLoop(Hooks):
         return inputs
 
 
+class ByQueue(Hooks):
+    def __init__(self) -> None:
+        self.sizes: SimpleQueue[int] = SimpleQueue()
+
+    def preprocess(self, inputs: Arrays) -> Arrays:
+        self.sizes.put_nowait(len(inputs["x"]))
+        return inputs
+
+    def postprocess(self, outputs: Arrays) -> Arrays:
+        return {"y": outputs["y"][: self.sizes.get_nowait()]}
+
+
 class WhereItDiffers(Hooks):
     def preprocess(self, inputs: Arrays) -> Arrays:
         if self.rows != len(inputs["x"]):
@@ -266,7 +279,7 @@ class Counted(Hooks):
 
 HANDING = [
     *(ByGlobal, ByStore, ByName, ByMapping, ByClass, ByBase, ByProperty, ByArgument, ByDecorator),
-    *(UnderDecorator, ByClosure, ByContext, ByLoop, WhereItDiffers, WhereItIsTaken),
+    *(UnderDecorator, ByClosure, ByContext, ByLoop, ByQueue, WhereItDiffers, WhereItIsTaken),
 ]
 
 
