@@ -94,6 +94,7 @@ class CheckedModel:
             self.length_timings,
             model.run_sizes,
             turns is not None and turns.hands_over,
+            turns is not None and turns.whole_requests,
         )
 
     def work_done(self) -> DeviceWork | None:

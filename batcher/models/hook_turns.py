@@ -59,6 +59,7 @@ class HookTurns:
         told: those of the notes that the log has.
         context: the context variables of hooks that hand something over, whatever their threads.
         hands_over: whether `preprocess` or `predict` writes what is read after it.
+        whole_requests: whether `predict` is the one that writes or reads that.
     """
 
     def __init__(self) -> None:
@@ -68,7 +69,7 @@ class HookTurns:
         self.notes: dict[str, str] = {}
         self.told: set[str] = set()
         self.context = Context()
-        self.hands_over = False
+        self.hands_over = self.whole_requests = False
 
 
 class WatchedHook:
@@ -153,9 +154,12 @@ def watch_hooks(model: Model) -> bool:
             setattr(model, name, WatchedHook(hook, name, turns))
             turns.notes |= _code_notes(name, found[name])
     predict = _read_predict(model.author)
-    for first, names in _handed_over(found, predict).items():
+    handed = _handed_over(found, predict)
+    for first, names in handed.items():
         turns.notes[first] = _handed_note(first, names)
         turns.hands_over = True
+    before = found.get("preprocess", nothing_found())
+    turns.whole_requests = "predict" in handed or bool(before.handed_to(predict))
     return bool(predict.kept)
 
 

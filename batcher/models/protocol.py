@@ -264,6 +264,8 @@ class LoadedModel(NamedTuple):
         run_sizes: as in Model.
         hands_over: whether `preprocess` or `predict` leaves something in the model that is read
             after it, for the same request.
+        whole_requests: whether `predict` is the one that leaves or reads that, and so needs all
+            rows of a request in one batch.
     """
 
     one_call: bool = False
@@ -276,3 +278,4 @@ class LoadedModel(NamedTuple):
     length_timings: Mapping[tuple[int, int], float] = {}
     run_sizes: RunSizes = ANY_ROWS
     hands_over: bool = False
+    whole_requests: bool = False

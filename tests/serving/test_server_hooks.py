@@ -23,11 +23,12 @@ from batcher.errors import (
     ModelError,
     ModelLoadError,
     QueueFull,
+    TooLarge,
     Unavailable,
 )
 from tests.batching.test_failure_log import Logged
 from tests.support.crossing import PATIENCE
-from tests.support.models import double, model_spec, rows, tensor
+from tests.support.models import RecordingModel, checked, double, model_spec, rows, tensor
 from tests.support.serving import SETTINGS, Serving
 
 
@@ -569,3 +570,28 @@ def test_a_batch_whose_client_has_left_leaves_nothing_for_the_hooks_of_the_next_
     serving.values(serving.infer(0, model="other"))
     gate.leave.set()
     assert serving.values(answer) == [2]
+
+
+def test_a_request_of_more_rows_than_a_batch_is_refused_where_predict_reads_what_a_hook_leaves(
+    serving: Serving,
+) -> None:
+    class Named:
+        names: list[float]
+
+        def preprocess(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            self.names = list(inputs["x"][:, 0])
+            return inputs
+
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            return {"y": inputs["x"] + np.array(self.names)[: len(inputs["x"]), np.newaxis]}
+
+    own = Named()
+    model = RecordingModel(model_spec(), own.predict)
+    model.preprocess, model.author = own.preprocess, own
+    settings = SETTINGS.model_copy(update={"max_batch_size": 2})
+    serving.add_ready(load=lambda progress: checked(model), settings=settings)
+    assert serving.values(serving.infer(1, 2)) == [2, 4]
+    error = serving.loop.error_of(serving.infer(1, 2, 3))
+    assert isinstance(error, TooLarge)
+    assert "at most 2 rows of one length" in str(error)
+    assert serving.values(serving.infer(4)) == [8]

@@ -77,6 +77,7 @@ class HookStage(Stage):
         self._max_rows = settings.max_queue_rows
         one_by_one = settings.max_queue_rows, clock, computed
         self._alone = Alone(*one_by_one) if model.hands_over else None
+        self._most_rows = _rows_of_batch(settings, model) if model.whole_requests else None
         self._kept = kept
         self._requests, self._drained = 0, Waiters()
 
@@ -137,6 +138,8 @@ class HookStage(Stage):
         Fires with an InferenceResponse, or with PieceAnswers where there are several pieces. Raises
         as `infer` does, or TooLarge.
         """
+        if self._most_rows is not None:
+            _check_whole(pieces, self._most_rows)
         if len(pieces) == 1:
             return go_on(pieces[0].request)
         rows = sum([piece.request.rows for piece in pieces])
@@ -217,6 +220,24 @@ class HookStage(Stage):
             self._metrics.exceptions[hook] += 1
             self._log.write(f"{hook} failed for a request", error, self._seconds())
         return failure
+
+
+def _rows_of_batch(settings: ModelSettings, model: LoadedModel) -> int:
+    """Return the rows of the largest batch that `model` runs. Any thread."""
+    fitted = max(model.timings, default=0) if model.overflow_rows else 0
+    limits = settings.max_batch_size, model.max_rows, fitted
+    return min([limit for limit in limits if limit])
+
+
+def _check_whole(pieces: list[Piece], most: int) -> None:
+    """Raise TooLarge where not all rows of a request fit into one batch, of `most` rows."""
+    rows = sum([piece.request.rows for piece in pieces])
+    if len(pieces) > 1 or rows > most:
+        got = "rows of several lengths" if len(pieces) > 1 else f"{rows} rows"
+        raise TooLarge(
+            f"expected what fits into one batch, at most {most} rows of one length: predict has to "
+            f"see all rows of a request, since it shares attributes with the hooks; got {got}"
+        )
 
 
 def _prepared(arrays: Arrays, request: InferenceRequest) -> InferenceRequest:

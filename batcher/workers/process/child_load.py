@@ -57,4 +57,5 @@ def load_done(model: CheckedModel) -> LoadDone:
     loaded = model.loaded()
     hooks = tuple(name for name in (PREPROCESS, POSTPROCESS) if getattr(loaded, name) is not None)
     facts = loaded.max_rows, loaded.overflow_rows, loaded.sample, loaded.length_timings
-    return LoadDone(loaded.timings, hooks, *facts, loaded.run_sizes, loaded.hands_over)
+    handing = loaded.hands_over, loaded.whole_requests
+    return LoadDone(loaded.timings, hooks, *facts, loaded.run_sizes, *handing)

@@ -91,6 +91,7 @@ class LoadDone(NamedTuple):
         length_timings: as in LoadedModel.
         run_sizes: as in LoadedModel.
         hands_over: as in LoadedModel.
+        whole_requests: as in LoadedModel.
     """
 
     timings: Mapping[int, float]
@@ -101,6 +102,7 @@ class LoadDone(NamedTuple):
     length_timings: Mapping[tuple[int, int], float]
     run_sizes: RunSizes
     hands_over: bool
+    whole_requests: bool
 
     def loaded(self, hooks: Mapping[str, RemoteHook]) -> LoadedModel:
         """Return the facts that the loop needs, with the way to each of the `hooks`. Any thread."""
@@ -115,6 +117,7 @@ class LoadDone(NamedTuple):
             length_timings=self.length_timings,
             run_sizes=self.run_sizes,
             hands_over=self.hands_over,
+            whole_requests=self.whole_requests,
         )
 
 
