@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
+from weakref import finalize
 
 import pytest
 import torch
@@ -197,6 +198,22 @@ class NoWaiting(TorchDispatchMode):
         if func.overloadpacket.__name__ in WAITING:
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         return func(*args, **(kwargs or {}))
+
+
+def failing_copies(gpu: FakeGpu) -> Callable[[Any], torch.Tensor]:
+    """Return a `to_host` whose second call fails; `gpu` notes when the first copy is freed."""
+    gpu.events.clear()
+
+    def to_host(value: torch.Tensor) -> torch.Tensor:
+        if gpu.events and gpu.events[-1] == "copy begins":
+            gpu.events.append("copies fail")
+            raise RuntimeError("no memory can be pinned")
+        gpu.events.append("copy begins")
+        made = torch.empty_like(value)
+        finalize(made, gpu.events.append, "memory is freed")
+        return made
+
+    return to_host
 
 
 def _tensors(results: Any) -> list[torch.Tensor]:

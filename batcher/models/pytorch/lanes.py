@@ -30,6 +30,7 @@ import torch
 
 from batcher.core.spec import Array
 from batcher.models.pytorch.gpu import Event, Gpu, Stream
+from batcher.models.pytorch.tensors import copy_each
 
 SLOTS = 2
 """Batches that a worker holds: one computes, the next is put together."""
@@ -90,8 +91,10 @@ class Lanes:
         Inference thread.
         """
         self._home.wait_event(self._mark(self._compute))
+        # After an error the traceback holds these until the caller has come to `wait`.
+        on_host: dict[str, Any] = {}
         with self._gpu.on(self._home):
-            on_host = {name: self._gpu.to_host(value) for name, value in outputs.items()}
+            copy_each(outputs, self._gpu.to_host, on_host)
         return on_host, self._mark(self._home)
 
     def wait(self) -> None:

@@ -44,7 +44,7 @@ from batcher.models.pytorch.overlapped import OverlappedModel
 from batcher.models.pytorch.precision import precision_of
 from batcher.models.pytorch.prepared_inputs import OnDevice, PreparedInputs
 from batcher.models.pytorch.staging import PinnedStaging, Staging
-from batcher.models.pytorch.tensors import to_host, to_tensor
+from batcher.models.pytorch.tensors import copy_each, to_host, to_tensor
 from batcher.models.result_names import named_outputs
 
 
@@ -271,9 +271,10 @@ class TorchModule(PlainModel, ABC):
         with self.batch_mode(), self._on_stream():
             result = self.call(self.tensors(inputs, self._device))
             outputs, left_out = named_outputs(result, self.spec, is_raw)
+            on_host: dict[str, Any] = {}
             try:
                 # All copies are started before the first one is waited for.
-                on_host = {name: to_host(value) for name, value in outputs.items()}
+                copy_each(outputs, to_host, on_host)
             finally:
                 if self._gpu is not None:
                     self._stream.synchronize()

@@ -46,7 +46,7 @@ from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.factories import factory_of, nothing_named
 from batcher.models.pytorch.input_order import arranged_for, parameters_of_python
 from batcher.models.pytorch.module import TorchModule
-from batcher.models.pytorch.tensors import to_host, without_values
+from batcher.models.pytorch.tensors import copy_each, to_host, without_values
 from batcher.models.pytorch.training import training_note
 from batcher.models.result_names import named_outputs
 from batcher.models.unused_settings import unused_note
@@ -190,8 +190,9 @@ class PythonModel(PlainModel, FreshMemory):
         is_raw = self.postprocess is not None
         with batch_mode(self._gradients):
             outputs, left_out = named_outputs(self.call(inputs), self.spec, is_raw)
+            on_host: dict[str, Any] = {}
             try:
-                on_host = {name: to_host(value) for name, value in outputs.items()}
+                copy_each(outputs, to_host, on_host)
             finally:
                 if torch.cuda.is_initialized():
                     _wait_for_copies(outputs.values())

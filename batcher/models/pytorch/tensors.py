@@ -17,6 +17,7 @@ A model may return tensors that NumPy cannot read:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
@@ -88,6 +89,21 @@ def to_host(value: Any) -> Any:
         return value
     value = value.detach().resolve_conj().resolve_neg()
     return _pinned(value.nbytes).view(value.dtype).view(value.shape).copy_(value, non_blocking=True)
+
+
+def copy_each(
+    values: Mapping[str, Any], copy: Callable[[Any], Any], copies: dict[str, Any]
+) -> None:
+    """Put what `copy` makes of each of `values` into `copies`, under the same name.
+
+    After an error `copies` holds the copies that were begun; whoever holds `copies` can wait for
+    them. A comprehension would free them at once: a copy that still runs would write into memory
+    that belongs to something else by then.
+
+    Inference thread.
+    """
+    for name, value in values.items():
+        copies[name] = copy(value)
 
 
 def _pinned(nbytes: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from batcher.core.spec import Array
 from batcher.models.checked import CheckedModel, UnderWay
 from batcher.models.unused_settings import unused_notes
 from tests.models.pytorch.test_graphs import network
-from tests.support.fake_gpu import FakeGpu
+from tests.support.fake_gpu import FakeGpu, failing_copies
 from tests.support.fake_gpu import gpu as gpu
 from tests.support.model_folders import Folders, answers, floats
 
@@ -112,6 +112,20 @@ class Model(torch.nn.Module):
     third = begin(checked, floats(3))
     assert first.result()[0]["y"].tolist() == (floats(2) * 2).tolist()
     assert third.result()[0]["y"].tolist() == (floats(3) * 2).tolist()
+
+
+def test_outputs_whose_copies_fail_half_way_are_waited_for_before_their_memory_is_freed(
+    folders: Folders, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = "[{name: y, dtype: FP32, shape: [4]}, {name: z, dtype: FP32, shape: [4]}]"
+    source = "class Model(torch.nn.Module):\n    def forward(self, x):\n        return x, x + 1\n"
+    checked = folders.load(folders.python(source, outputs=two), **OVERLAP)
+    monkeypatch.setattr(gpu, "to_host", failing_copies(gpu))
+    with pytest.raises(RuntimeError, match="pinned"):
+        begin(checked, floats(2))
+    first = gpu.events.index("copy begins")
+    waits = [f"wait for {COMPUTE}", f"wait for {HOME}"]
+    assert gpu.events[first : first + 4] == ["copy begins", "copies fail", *waits]
 
 
 def test_a_module_that_writes_into_the_same_memory_changes_no_earlier_answer(

@@ -16,11 +16,11 @@ from batcher.core.spec import Array, TensorSpec
 from batcher.errors import ModelContractError
 from batcher.models.output_arrays import on_host, output_arrays, plain_array
 from batcher.models.protocol import FreshMemory, PartialOutputs
-from batcher.models.pytorch import module, tensors
+from batcher.models.pytorch import module, python_class, tensors
 from batcher.models.pytorch.staging import PinnedStaging
 from batcher.models.pytorch.tensors import to_host, to_tensor
 from batcher.models.result_names import named_outputs
-from tests.support.fake_gpu import FakeGpu
+from tests.support.fake_gpu import FakeGpu, failing_copies
 from tests.support.fake_gpu import gpu as gpu
 from tests.support.model_folders import Folders, answers, floats
 from tests.support.models import model_spec, tensor
@@ -41,6 +41,7 @@ class Model(torch.nn.Module):
         return self.net(x)
 """
 ECHO = "class Model(torch.nn.Module):\n    def forward(self, x):\n        return x\n"
+TWO = "[{name: y, dtype: FP32, shape: [4]}, {name: z, dtype: FP32, shape: [4]}]"
 
 
 def read(value: object, spec: TensorSpec | None = None) -> Array:
@@ -207,17 +208,26 @@ def test_pinned_memory_of_answers_is_none_that_pytorch_asks_the_device_about_whe
 def test_outputs_whose_copies_fail_half_way_are_waited_for_before_their_memory_is_freed(
     folders: Folders, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checked = folders.load(folders.python(ECHO))
-
-    def fails(value: object) -> None:
-        gpu.events.append("copies fail")
-        raise RuntimeError("no memory can be pinned")
-
-    monkeypatch.setattr(module, "to_host", fails)
-    gpu.events.clear()
+    source = ECHO.replace("return x", "return x, x + 1")
+    checked = folders.load(folders.python(source, outputs=TWO))
+    monkeypatch.setattr(module, "to_host", failing_copies(gpu))
     with pytest.raises(RuntimeError, match="pinned"):
         answers(checked, x=floats())
-    assert gpu.events == ["copies fail", "wait for stream 1"]
+    assert gpu.events[:3] == ["copy begins", "copies fail", "wait for stream 1"]
+
+
+def test_outputs_of_a_class_whose_copies_fail_half_way_are_waited_for_as_well(
+    folders: Folders, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "class Model:\n    def predict(self, inputs):\n"
+    source += '        x = torch.from_numpy(inputs["x"])\n        return x, x + 1\n'
+    checked = folders.load(folders.python(source, outputs=TWO))
+    monkeypatch.setattr(python_class, "to_host", failing_copies(gpu))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(python_class, "_wait_for_copies", lambda values: gpu.events.append("wait"))
+    with pytest.raises(RuntimeError, match="pinned"):
+        answers(checked, x=floats())
+    assert gpu.events[:3] == ["copy begins", "copies fail", "wait"]
 
 
 @needs_cuda
