@@ -21,11 +21,14 @@ def comparison_inputs(spec: ModelSpec, rows: int, device: torch.device) -> list[
     Inference thread.
     """
     generator = torch.Generator().manual_seed(rows)
+    host = torch.device("cpu")  # a model may have set another one for what names none
     inputs = []
     for tensor in spec.inputs:
         dtype, shape = torch_dtype(tensor), (rows, *tensor.shape)
         is_float = dtype.is_floating_point
-        values = torch.randn(shape, generator=generator) if is_float else torch.zeros(shape)
+        values = torch.zeros(shape, device=host)
+        if is_float:
+            values = torch.randn(shape, generator=generator, device=host)
         typed = values.to(dtype)
         array = (typed.view(torch.uint16) if dtype is torch.bfloat16 else typed).numpy()
         # As a batch of clients comes: what is compiled for one kind of tensor is not for another.

@@ -17,7 +17,7 @@ import torch
 
 from batcher.errors import ModelLoadError
 from batcher.models.pytorch.streams import POOL, streams_of
-from batcher.models.pytorch.tensors import to_host
+from batcher.models.pytorch.tensors import pinned, to_host
 
 Result = TypeVar("Result")
 
@@ -129,7 +129,7 @@ class Cuda:
 
     def pinned(self, nbytes: int) -> torch.Tensor:
         """Return memory of the host for so many bytes, which the device reads. Inference thread."""
-        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        return pinned(nbytes)
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """Have a pinned tensor copied by the current stream. Inference thread."""

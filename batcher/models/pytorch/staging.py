@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from batcher.core.spec import Array
+from batcher.models.pytorch.tensors import pinned
 
 
 class Staging(Protocol):
@@ -47,6 +48,6 @@ class PinnedStaging:
         nbytes = prod(shape) * dtype.itemsize
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < nbytes:
-            buffer = self._buffers[name] = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+            buffer = self._buffers[name] = pinned(nbytes)
         view: Array = buffer.numpy()[:nbytes].view(dtype).reshape(shape)
         return view

@@ -88,7 +88,7 @@ def to_host(value: Any) -> Any:
     if not value.is_cuda or not _is_dense(value):
         return value
     value = value.detach().resolve_conj().resolve_neg()
-    return _pinned(value.nbytes).view(value.dtype).view(value.shape).copy_(value, non_blocking=True)
+    return _home_of(value).copy_(value, non_blocking=True)
 
 
 def copy_each(
@@ -106,18 +106,30 @@ def copy_each(
         copies[name] = copy(value)
 
 
-def _pinned(nbytes: int) -> torch.Tensor:
-    """Return pinned memory that PyTorch frees without a question to the device.
+def pinned(nbytes: int) -> torch.Tensor:
+    """Return pinned memory of the host, from and to which CUDA copies while the host goes on.
+
+    Its device is named: a model may have set another one for tensors that name none.
+
+    Inference thread.
+    """
+    return torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True)
+
+
+def _home_of(value: torch.Tensor) -> torch.Tensor:
+    """Return pinned memory for `value`, which PyTorch frees without a question to the device.
 
     PyTorch notes which streams copy into pinned memory that it finds by its first address, and
     marks a point in each of them when the memory is freed. On a lost device that aborts the whole
     process, and answers are freed long after their batch, when a client has read them. Memory in
-    between is not found. Nothing is lost by that: copies are waited for anyway.
+    between is not found. Nothing is lost by that: copies are waited for anyway. But PyTorch rounds
+    up to a power of two, so a value of exactly such a number of bytes takes twice as many.
 
     Inference thread.
     """
-    memory = torch.empty(_APART_BYTES + nbytes, dtype=torch.uint8, pin_memory=True)
-    return torch.from_numpy(memory.numpy()[_APART_BYTES:])
+    memory = pinned(_APART_BYTES + value.nbytes)
+    apart = torch.from_numpy(memory.numpy()[_APART_BYTES:])
+    return apart.view(value.dtype).view(value.shape)
 
 
 def on_host(value: Any, tensor: TensorSpec | None, place: str) -> Any:

@@ -17,6 +17,7 @@ from batcher.errors import ModelContractError
 from batcher.models.output_arrays import on_host, output_arrays, plain_array
 from batcher.models.protocol import FreshMemory, PartialOutputs
 from batcher.models.pytorch import module, python_class, tensors
+from batcher.models.pytorch.comparing import comparison_inputs
 from batcher.models.pytorch.staging import PinnedStaging
 from batcher.models.pytorch.tensors import to_host, to_tensor
 from batcher.models.result_names import named_outputs
@@ -188,21 +189,68 @@ def test_pinned_memory_of_answers_is_none_that_pytorch_asks_the_device_about_whe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = []
-    empty = torch.empty
 
-    def pinned(nbytes: int, dtype: torch.dtype, pin_memory: bool) -> torch.Tensor:
-        assert pin_memory
-        found.append(empty(nbytes, dtype=dtype))
+    def pinned(nbytes: int) -> torch.Tensor:
+        found.append(torch.empty(nbytes, dtype=torch.uint8))
         return found[-1]
 
-    monkeypatch.setattr(torch, "empty", pinned)
-    memory = tensors._pinned(12)
+    monkeypatch.setattr(tensors, "pinned", pinned)
+    memory = tensors._home_of(torch.empty(12, dtype=torch.uint8))
     (block,) = found
     assert memory.nbytes == 12
     # PyTorch finds a block by its first address, and by the storage that it has made itself.
     assert memory.untyped_storage().data_ptr() > block.data_ptr()
     memory.fill_(7)
     assert block[-12:].tolist() == [7] * 12
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.empty(0, 3),
+        torch.empty(2, 0, dtype=torch.float64),
+        torch.tensor(1.5),
+        torch.tensor([True, False, True]),
+        torch.arange(6).to(torch.bfloat16).reshape(2, 3).T,
+        torch.tensor([1 + 2j, 3 - 4j], dtype=torch.complex128),
+        torch.tensor([1.5, 2]).to(torch.float8_e4m3fn),
+        torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last),
+        torch.arange(3).expand(2, 3),
+        torch.arange(12)[::5],
+    ],
+    ids=[
+        "no rows",
+        "empty rows",
+        "scalar",
+        "bool",
+        "bf16 transposed",
+        "complex",
+        "8 bits",
+        "channels last",
+        "expanded",
+        "strided",
+    ],
+)
+def test_values_of_every_kind_and_order_come_home_contiguous(
+    value: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "pinned", lambda nbytes: torch.empty(nbytes, dtype=torch.uint8))
+    home = tensors._home_of(value).copy_(value, non_blocking=True)
+    assert home.is_contiguous()
+    assert (home.shape, home.dtype) == (value.shape, value.dtype)
+    assert home.tolist() == value.tolist()
+
+
+def test_pinned_memory_is_the_hosts_whatever_device_a_model_has_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    empty = torch.empty
+    with torch.device("meta"):
+        assert torch.empty(1).is_meta
+        monkeypatch.setattr(torch, "empty", lambda *args, pin_memory, **more: empty(*args, **more))
+        assert tensors.pinned(4).is_cpu
+        (compared,) = comparison_inputs(model_spec(), 2, CPU)
+    assert compared.is_cpu
 
 
 def test_outputs_whose_copies_fail_half_way_are_waited_for_before_their_memory_is_freed(
@@ -248,7 +296,8 @@ os._exit(0)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, "lives\n"), done.stderr[-400:]
+    # builds of PyTorch may print what has failed in a kernel there, too
+    assert (done.returncode, "lives" in done.stdout) == (0, True), done.stderr[-400:]
 
 
 @needs_cuda
