@@ -44,7 +44,7 @@ from batcher.models.pytorch.overlapped import OverlappedModel
 from batcher.models.pytorch.precision import precision_of
 from batcher.models.pytorch.prepared_inputs import OnDevice, PreparedInputs
 from batcher.models.pytorch.staging import PinnedStaging, Staging
-from batcher.models.pytorch.tensors import copy_each, to_host, to_tensor
+from batcher.models.pytorch.tensors import copy_each, is_dense, to_host, to_tensor
 from batcher.models.result_names import named_outputs
 
 
@@ -284,7 +284,7 @@ class TorchModule(PlainModel, ABC):
     def count_copies(self, inputs: Arrays, outputs: Mapping[str, Any]) -> None:
         """Count the bytes of a batch that go to the device and come back. Inference thread."""
         if self.work is not None:
-            tensors = (each for each in outputs.values() if isinstance(each, torch.Tensor))
+            tensors = filter(is_dense, outputs.values())
             self.work.bytes_to_device += sum(array.nbytes for array in inputs.values())
             self.work.bytes_to_host += sum(tensor.nbytes for tensor in tensors)
 

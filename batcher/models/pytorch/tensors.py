@@ -85,7 +85,7 @@ def to_host(value: Any) -> Any:
         # Not the usual case: to ask first would cost every batch.
         except (TypeError, RuntimeError):
             return value
-    if not value.is_cuda or not _is_dense(value):
+    if not value.is_cuda or not is_dense(value):
         return value
     value = value.detach().resolve_conj().resolve_neg()
     return _home_of(value).copy_(value, non_blocking=True)
@@ -170,8 +170,11 @@ def to_array(value: torch.Tensor, tensor: TensorSpec | None, place: str) -> Arra
     return array
 
 
-def _is_dense(tensor: torch.Tensor) -> bool:
-    return tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
+def is_dense(value: Any) -> bool:
+    """Return whether `value` is a tensor whose numbers lie in memory one by one. Any thread."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return False
+    return not (value.is_quantized or value.is_nested)
 
 
 def _readable(value: torch.Tensor, tensor: TensorSpec | None, place: str) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from batcher.core.spec import Array, TensorSpec
-from batcher.errors import ModelContractError
+from batcher.errors import ModelContractError, ModelLoadError
 from batcher.models.output_arrays import on_host, output_arrays, plain_array
 from batcher.models.protocol import FreshMemory, PartialOutputs
 from batcher.models.pytorch import module, python_class, tensors
@@ -120,6 +120,14 @@ def test_tensors_without_plain_numbers_are_refused_with_what_to_write(
         read(make())
 
 
+def test_a_sparse_output_of_a_model_on_a_gpu_is_refused_with_what_to_write(
+    folders: Folders, gpu: FakeGpu
+) -> None:
+    source = ECHO.replace("return x", "return x.to_sparse()")
+    with pytest.raises(ModelLoadError, match=re.escape("return `.to_dense()` of it")):
+        folders.load(folders.python(source))
+
+
 def test_tensors_without_values_are_refused() -> None:
     with FakeTensorMode():
         fake = torch.ones(2)
@@ -218,18 +226,7 @@ def test_pinned_memory_of_answers_is_none_that_pytorch_asks_the_device_about_whe
         torch.arange(3).expand(2, 3),
         torch.arange(12)[::5],
     ],
-    ids=[
-        "no rows",
-        "empty rows",
-        "scalar",
-        "bool",
-        "bf16 transposed",
-        "complex",
-        "8 bits",
-        "channels last",
-        "expanded",
-        "strided",
-    ],
+    ids=lambda value: f"{value.dtype} {list(value.shape)}",
 )
 def test_values_of_every_kind_and_order_come_home_contiguous(
     value: torch.Tensor, monkeypatch: pytest.MonkeyPatch
