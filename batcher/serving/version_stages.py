@@ -34,16 +34,14 @@ def version_stages(
 ) -> Iterator[Stage]:
     """Yield the stages of a version that was `loaded`, the first one first.
 
-    `deadline` returns that of a request without its own, and `computed` what fires once no batch
-    runs; `content` is None where nobody needs it.
+    `deadline` and `computed` as in HookStage; `content` is None where nobody needs it.
     """
     if settings.cache is not None:
         level, counts = settings.default_priority, metrics.caches.of(spec.name, spec.version)
         redis = redis_answers(settings, spec, content, counts, clock)
-        arguments = settings.cache, spec, level, deadline, pools.cpu, clock, counts
-        yield CacheStage(*arguments, redis)
+        yield CacheStage(settings.cache, spec, level, deadline, pools.cpu, clock, counts, redis)
     if loaded.preprocess is not None or loaded.postprocess is not None:
-        around = clock, metrics.caches, content if loaded.preprocess is not None else None
-        kept = prepared_inputs(spec, inputs, settings.cache, *around)
+        digests = content if loaded.preprocess is not None else None
         metered = metrics.model(spec.name, spec.version), clock, settings, computed
+        kept = prepared_inputs(spec, inputs, settings.cache, clock, metrics.caches, digests)
         yield HookStage(pools.cpu, spec, loaded, deadline, *metered, kept)

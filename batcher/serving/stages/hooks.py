@@ -65,18 +65,14 @@ class HookStage(Stage):
     ) -> None:
         """Run the hooks of `model`, specified by `spec`, on `pool`; count and log what they raise.
 
-        `deadline` returns the deadline, a time in seconds, of a request without one of its own;
-        `computed` returns what fires once no batch of the model runs;
-        `kept` has what `preprocess` has made before.
+        `deadline` returns that of a request without one of its own, in seconds, and `computed` what
+        fires once no batch of the model runs; `kept` has what `preprocess` has made before.
         """
-        self._pool, self._spec, self._model = pool, spec, model
-        self._deadline = deadline
+        self._pool, self._spec, self._model, self._deadline = pool, spec, model, deadline
         self._metrics, self._seconds = metrics, clock.seconds
         self._log = FailureLog("/".join(metrics.labels))
-        self._finite_outputs = settings.finite_outputs
-        self._max_rows = settings.max_queue_rows
-        one_by_one = settings.max_queue_rows, clock, computed
-        self._alone = Alone(*one_by_one) if model.hands_over else None
+        self._finite_outputs, self._max_rows = settings.finite_outputs, settings.max_queue_rows
+        self._alone = Alone(self._max_rows, clock, computed) if model.hands_over else None
         self._most_rows = _rows_of_batch(settings, model) if model.whole_requests else None
         self._kept = kept
         self._requests, self._drained = 0, Waiters()
