@@ -282,10 +282,9 @@ class ModelVersion(Servable):
         if self._began is not None:
             self.load_s = self._seconds() - self._began
         self.one_call, self.sample, self.timings = loaded.one_call, loaded.sample, loaded.timings
-        surroundings = self.deadline, self._pools, self._clock, self._metrics
+        around = self.deadline, self._pools, self._clock, self._metrics
         own = self.settings, loaded, self._content, self._inputs
-        computed = partial(_computed, self)
-        stages = version_stages(self.spec, *own, *surroundings, computed=computed)
+        stages = version_stages(self.spec, *own, *around, computed=partial(_computed, self))
         if self._content is not None:
             kept = self._inputs, self.settings.cache, self._clock, self._metrics.caches
             self.decoded = decoded_inputs(self.spec, *kept)
@@ -299,8 +298,7 @@ class ModelVersion(Servable):
         self.scheduler.loaded(loaded.timings, *numbers)
         self.become(ModelState.READY)
         self._metrics.note(self._seconds())
-        # Where one instance alone takes batches, more would take memory and nothing else.
-        if self.autoscaler is not None and not loaded.hands_over:
+        if self.autoscaler is not None and not loaded.hands_over:  # then one alone takes batches
             self.autoscaler.start()
         self._workers_changed()  # one worker may have ended while another still loaded
 
