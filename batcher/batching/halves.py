@@ -6,10 +6,11 @@ overlaps the other half batch, but no full batch. N clients with c seconds a req
     one full batch      N rows in c * N + l(N)
     two half batches    N rows in 2 * l(N / 2), if c * N / 2 < l(N / 2)
 
-So rates are measured. Where full batches bring less than half batches could at best, half of the
-clients are waited for at most, for 64 batches. Then full batches are tried again, and after the
-next failure not for 128 batches, and so on up to 512. From then on the measured rate of half
-batches is the mark, for as long as there are about as many clients.
+So rates are measured. Where full batches, on average over three reviews or more, bring less than
+half batches could at best, half of the clients are waited for at most, for 64 batches. Then full
+batches are tried again, and after the next failure not for 128 batches, and so on up to 512. From
+then on the measured rate of half batches is the mark, for as long as there are about as many
+clients.
 
 Also half batches need waits, seldom: without, 64 clients may split into 1 and 63. The one is sent
 as soon as the 63 are done, and the loop's work for 63 is longer than a batch of one. There clients
@@ -27,6 +28,11 @@ WEIGHT = 0.2
 
 REVIEWED_WAITS = 8
 """Waits for all clients before their rate is looked at."""
+
+LEAST_REVIEWS = 3
+"""Reviews before full batches are given up. One alone is of a twentieth of a second, which may have
+been slow because the machine did something else.
+"""
 
 MIN_PAUSE, MAX_PAUSE = 64, 512
 """Batches for which half of the clients are waited for where full batches have brought less, at
@@ -60,7 +66,8 @@ class Halves:
         self._next_pause = MIN_PAUSE
         self._clients = 0.0  # rows of all clients
         self._differs = float(LEAST_CLIENTS)  # by how much that number differs on average
-        self._waits = 0  # for all clients, since such waits began
+        # For all clients: waits since such waits began, and reviews of them.
+        self._waits, self._reviews = 0, 0
         # Rows/s with waits for all, with waits for half, and the clients' rows then.
         self._together, self._apart, self._apart_clients = 0.0, 0.0, 0.0
 
@@ -87,7 +94,7 @@ class Halves:
 
     def forget(self) -> None:
         """Forget the rates, since batches take other times now."""
-        self.pause, self._next_pause, self._waits = 0, MIN_PAUSE, 0
+        self.pause, self._next_pause, self._waits, self._reviews = 0, MIN_PAUSE, 0, 0
         self._together, self._apart, self._apart_clients = 0.0, 0.0, 0.0
         self._differs = float(LEAST_CLIENTS)
 
@@ -112,14 +119,17 @@ class Halves:
             return
         if self._waits < REVIEWED_WAITS or not half_s:
             return
-        self._together = _mean(self._together, rate)
+        self._reviews += 1
+        self._together += max(WEIGHT, 1 / self._reviews) * (rate - self._together)
+        if self._reviews < LEAST_REVIEWS:
+            return
         mark = self.rows / half_s
         if self._apart_clients / SAME_CLIENTS < self._clients < self._apart_clients * SAME_CLIENTS:
             mark = min(mark, self._apart)
         if self._together >= mark:
             self._next_pause = MIN_PAUSE
             return
-        self._waits, self._together, self._apart = 0, 0.0, 0.0
+        self._waits, self._reviews, self._together, self._apart = 0, 0, 0.0, 0.0
         self.pause, self._next_pause = self._next_pause, min(2 * self._next_pause, MAX_PAUSE)
 
 

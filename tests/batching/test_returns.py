@@ -169,6 +169,21 @@ def test_waits_that_bring_less_than_half_batches_pause_for_longer_and_longer(
     assert sum(waited[-500:]) < 50
 
 
+@pytest.mark.parametrize("begin", range(20))
+def test_one_slow_stretch_of_the_machine_is_no_reason_to_give_full_batches_up(
+    halves: tuple[Returns, float], begin: int
+) -> None:
+    returns, now = halves
+    for number in range(100):
+        returns.note_end(16, 0, now)
+        assert not returns.paused
+        for after in back(16):
+            returns.note_rows(0, 1, now + after)
+        returns.plan(1, (), 64, now + BACK_S / 16)
+        returns.note_sent(16, returns.until)
+        now += BACK_S + seconds(16) * (2 if begin <= number < begin + REVIEW_EVERY else 1)
+
+
 def test_while_waits_for_all_pause_half_of_the_clients_are_waited_for(
     halves: tuple[Returns, float],
 ) -> None:
