@@ -114,18 +114,18 @@ class Windows:
         """Make a change each `pause` seconds, six at least in a window with changes."""
         self._pause = pause
         self._options = options
-        self._seconds = {False: options.seconds, True: max(options.seconds, 6 * pause)}
+        # as long without: the longer a window, the more of the machine's slow moments it meets
+        self._seconds = max(options.seconds, 6 * pause)
         self._found: dict[bool, list[dict[str, LoadResult]]] = {False: [], True: []}
 
     def measure(self, server: Running, made: Changes) -> None:
         """Measure both windows of a pair, and print what was found."""
         for with_changes, found in self._found.items():
-            seconds = self._seconds[with_changes]
-            ended = time.monotonic() + seconds + WARMUP_S
+            ended = time.monotonic() + self._seconds + WARMUP_S
             change = made.change if with_changes else made.only_write
             with ThreadPoolExecutor(1) as pool:
                 changing = pool.submit(_change, change, self._pause, ended)
-                found.append(_others(server, self._options, seconds, len(found)))
+                found.append(_others(server, self._options, self._seconds, len(found)))
                 changing.result()
         last = ", ".join(
             f"{name} p99 {self._found[False][-1][name].latency_200_ms['p99']:.2f} -> "
