@@ -6,6 +6,7 @@
 
 An archive of TorchServe gets the body as it came, with its media type (`models/torchserve`). Any
 other model is asked as `/models/NAME/predict` is. Errors have TorchServe's form.
+An archive's version 1.0, as TorchServe calls it, is version 1 here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from batcher.codecs.heavy import is_heavy
 from batcher.config.settings import ServerSettings
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array
-from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.call import Call, Reply, answer_fields
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.failures import torchserve_failure_reply
 from batcher.frontends.endpoints.json_reply import json_reply
@@ -47,16 +48,19 @@ _MODELS = object_of(
 class _Answer:
     """Makes the reply of an archive's answer."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_parameters", "_servable")
 
-    def __init__(self, name: str) -> None:
-        """Name the model, for metrics."""
-        self._name = name
+    def __init__(self, servable: Servable, parameters: Parameters) -> None:
+        """Write the answer of `servable` to a request with `parameters`."""
+        self._servable = servable
+        self._parameters = parameters
 
     def reply(self, response: InferenceResponse) -> Reply:
         """Return the reply with the body that the handler gave."""
-        outputs = response.outputs
-        return Reply(200, outputs["content_type"][0], outputs["prediction"][0], (), self._name)
+        outputs, servable = response.outputs, self._servable
+        headers = answer_fields(response, servable.picks_version, self._parameters.once)
+        kind, body = outputs["content_type"][0], outputs["prediction"][0]
+        return Reply(200, kind, body, headers, servable.spec.name)
 
 
 class Predictions:
@@ -70,18 +74,24 @@ class Predictions:
     def __call__(self, call: Call) -> Deferred[Any]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
         name, version = call.head.model()
-        servable = self._engine.traffic.servable(name, version)
+        servable = self._engine.traffic.servable(name, _number(version))
         if servable.spec.platform != PLATFORM:
             return self._predict(call)
         parameters = stage_parameters(call, servable)
         content_type = call.head.header(b"content-type")
-        call.plan = _Answer(servable.spec.name)
+        call.plan = _Answer(servable, parameters)
         body = call.body
         if is_heavy(body):
             # A large body may be packed, and unpacking it takes long.
             plain = servable.run_on_pool(len(body), partial(plain_body, body), parameters)
             return plain.addCallback(_infer, servable, content_type, parameters)
         return _infer(plain_body(body), servable, content_type, parameters)
+
+
+def _number(version: str) -> str:
+    """Return the number of a version that TorchServe calls 1.0; any other text as it is."""
+    whole, _, rest = version.partition(".")
+    return whole if whole.isdecimal() and rest and not rest.strip("0.") else version
 
 
 def _infer(

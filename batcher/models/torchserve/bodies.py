@@ -36,7 +36,7 @@ def _value(body: bytes, kind: str) -> Any:
     if kind == "application/json":
         try:
             return json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return bytearray(body)
     if kind.startswith("text/"):
         try:

@@ -88,5 +88,9 @@ def _check_file(folder: Path, key: str, name: Any) -> None:
     if not name:
         return
     path = folder / str(name)
-    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        is_inside = False
+    if not is_inside:
         raise ModelLoadError(f"{key}: expected a file of the archive; got {name!r:.200}")

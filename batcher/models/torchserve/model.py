@@ -12,6 +12,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,11 @@ class TorchServeModel(PlainModel, FreshMemory):
     def _check_trusted(self, manifest: Manifest, folder: Path) -> None:
         """Raise ModelLoadError if the archive brings code, and the model is not trusted."""
         code = sorted(path.name for path in folder.rglob("*.py"))
+        if module := manifest.model.get("modelFile"):
+            code.append(str(module))  # whatever its name: bytecode and extensions are code as well
         file = str(manifest.model.get("serializedFile") or "")
-        if self._settings.trusted or (not code and file.endswith(".pt")):
+        is_script = manifest.is_default and file.endswith(".pt")
+        if self._settings.trusted or (is_script and not code):
             return
         raise ModelLoadError(
             f"expected `trusted: true`; got {self._definition.file.name}, an archive with "
@@ -116,11 +120,12 @@ class TorchServeModel(PlainModel, FreshMemory):
             function(None, self._context)
             handle: Handle = function
             return handle
-        classes = list_classes_from_module(module)
-        if not classes:
+        classes = _handler_classes(module)
+        if len(classes) != 1:
             raise ModelLoadError(
-                f"{manifest.handler}.py: expected a class of a handler, or a function `handle`; "
-                "got neither"
+                f"{manifest.handler}.py: expected one class with a method `handle`, or a function "
+                f"`{manifest.function or 'handle'}`; got "
+                f"{', '.join(each.__name__ for each in classes) or 'neither'}"
             )
         return self._made(classes[0])
 
@@ -129,8 +134,6 @@ class TorchServeModel(PlainModel, FreshMemory):
         handler: Any = kind()
         if hasattr(handler, "initialize"):
             handler.initialize(self._context)
-        if not callable(getattr(handler, "handle", None)):
-            raise ModelLoadError(f"{kind.__name__}: expected a method `handle`; got none")
         handle: Handle = handler.handle
         return handle
 
@@ -169,6 +172,16 @@ class TorchServeModel(PlainModel, FreshMemory):
             bodies[place], kinds[place] = body_of(answer, kind)
         outputs: dict[str, Array] = {"prediction": bodies, "content_type": kinds}
         return PartialOutputs(outputs, failed) if failed else outputs
+
+
+def _handler_classes(module: ModuleType) -> list[type]:
+    """Return the classes of `module` that answer, but for those that others of them extend."""
+    found = [each for each in list_classes_from_module(module) if hasattr(each, "handle")]
+    return [
+        each
+        for each in found
+        if not any(other is not each and issubclass(other, each) for other in found)
+    ]
 
 
 def _picture() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from batcher.config.fixed_tensors import fill_in_fixed
+from batcher.config.model_settings import ModelOverrides
 from batcher.config.reading import Source
 from batcher.core.spec import Array, ModelSpec, TensorSpec, datatype
 from batcher.errors import InvalidInput
@@ -53,10 +54,20 @@ def test_an_archive_gets_the_body_with_its_media_type(both: Both, server: Memory
 
 
 def test_a_version_in_the_path_and_put_are_the_same(both: Both, server: MemoryServer) -> None:
-    request = ask("/predictions/echo/1", b"x", content_type="text/plain")
-    assert both(server, request).body == b"x"
+    for version in ("1", "1.0"):  # as archives are called by default
+        request = ask(f"/predictions/echo/{version}", b"x", content_type="text/plain")
+        assert both(server, request).body == b"x"
     put = ask("/predictions/echo", b"x", method="PUT", content_type="text/plain")
     assert both(server, put).body == b"x"
+
+
+def test_the_answer_says_which_version_of_an_archive_has_given_it(both: Both) -> None:
+    own = ModelOverrides(traffic={1: 1})
+    server = MemoryServer(torchserve=True, models={"echo": own})
+    worker = server.add(RecordingModel(archive_spec(), echo))
+    worker.loaded.callback(worker._model.loaded())
+    answer = both(server, ask("/predictions/echo", b"x", content_type="text/plain"))
+    assert (answer.body, answer.header("x-model-version")) == (b"x", "1")
 
 
 def test_a_model_that_is_no_archive_answers_as_the_native_route(both: Both) -> None:
@@ -73,6 +84,7 @@ def test_a_model_that_is_no_archive_answers_as_the_native_route(both: Both) -> N
 FAILURES = [
     ("/predictions/none", b"", 404, "ModelNotFoundException"),
     ("/predictions/echo/9", b"", 404, "ModelNotFoundException"),
+    ("/predictions/echo/1.5", b"", 404, "ModelNotFoundException"),
     ("/predictions/echo/1/2", b"", 404, "ModelNotFoundException"),
     ("/predictions/echo", b"bad", 400, "BadRequestException"),
     ("/predictions/echo", b"worse", 503, "InternalServerException"),

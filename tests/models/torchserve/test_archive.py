@@ -142,6 +142,14 @@ def test_a_sound_archive_is_extracted_with_its_folders(tmp_path: Path) -> None:
             manifest("base_handler", modelFile="/etc/passwd"),
             "modelFile: expected a file of the archive; got '/etc/passwd'",
         ),
+        (
+            manifest("base_handler", serializedFile="a\0.pt"),
+            "serializedFile: expected a file of the archive; got 'a\\x00.pt'",
+        ),
+        (
+            manifest("base_handler", serializedFile="a" * 300),
+            "serializedFile: expected a file of the archive; got 'aaa",
+        ),
     ],
 )
 def test_a_manifest_that_names_what_is_not_in_the_archive_is_refused(

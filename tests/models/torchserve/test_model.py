@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import py_compile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +18,7 @@ from batcher.config.single_file import SingleFile
 from batcher.errors import InvalidInput, ModelContractError, ModelError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.describing.describe import define_single
+from batcher.models.torchserve.bodies import data_of
 from tests.support.archives import archive, scripted
 from tests.support.model_folders import Folders, answers
 from tests.support.model_folders import folders as folders
@@ -216,6 +218,11 @@ def test_a_function_is_set_up_once_and_says_status_and_media_type(
     assert outputs["prediction"][1] == b"good"
 
 
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"{", b"\xff", b"1" * 10_000])
+def test_a_body_that_is_no_json_is_handed_over_as_its_bytes(body: bytes) -> None:
+    assert data_of(body, "application/json") == {"body": bytearray(body)}
+
+
 def test_parts_of_a_form_are_members(folders: Folders, tmp_path: Path) -> None:
     source = (
         "def handle(data, context):\n"
@@ -261,6 +268,38 @@ def test_code_of_an_archive_runs_only_where_the_model_is_trusted(
     weights_alone = archive(tmp_path / "w.mar", "base_handler", {"w.bin": b""})
     with pytest.raises(ModelLoadError, match="with no TorchScript, which runs code"):
         served(folders, weights_alone, trusted=False)
+
+
+def test_bytecode_that_a_manifest_names_as_the_model_file_is_code_as_well(
+    folders: Folders, tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text("raise SystemExit(3)\n")
+    bytecode = Path(py_compile.compile(str(tmp_path / "net.py"), str(tmp_path / "net.pyc")))
+    files: dict[str, str | bytes] = {"net": b"", "net.pyc": bytecode.read_bytes()}
+    files["w.pt"] = weights()
+    file = archive(
+        tmp_path / "m.mar", "base_handler", files, serializedFile="w.pt", modelFile="net"
+    )
+    with pytest.raises(ModelLoadError, match=r"expected `trusted: true`; got m\.mar, .* with net"):
+        served(folders, file, trusted=False)
+
+
+def test_of_several_classes_the_one_that_answers_is_the_handler(
+    folders: Folders, tmp_path: Path
+) -> None:
+    source = (
+        "class Data:\n    pass\n\n\nclass Early:\n    def handle(self, data, context):\n"
+        "        return [self.word] * len(data)\n\n\nclass Late(Early):\n    word = 'late'\n"
+    )
+    checked = served(folders, archive(tmp_path / "m.mar", "h.py", {"h.py": source}))
+    assert ask(checked, b"")[0][0] == b"late"
+    for more, got in (
+        (source.replace("handle", "go"), "neither"),
+        (source.replace("(Early):", ":\n    handle = Early.handle"), "Early, Late"),
+    ):
+        file = archive(tmp_path / "other.mar", "h.py", {"h.py": more})
+        with pytest.raises(ModelLoadError, match=rf"h\.py: expected one class .*; got {got}"):
+            served(folders, file)
 
 
 def test_the_folder_of_an_archive_goes_with_its_model(folders: Folders, tmp_path: Path) -> None:
