@@ -7,8 +7,9 @@ before each call of the handler; calls are made one after the other, on the infe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class RequestProcessor:
@@ -52,6 +53,21 @@ class RequestProcessor:
     def get_response_header(self) -> dict[str, str]:
         """Return the headers of the answer, by the older name."""
         return self._answer
+
+
+class Dimension(NamedTuple):
+    """A label of a metric that a handler counts."""
+
+    name: str
+    value: Any
+
+
+class MetricTypes(Enum):
+    """Kinds of metrics that a handler counts."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
 
 
 class _NoMetrics:

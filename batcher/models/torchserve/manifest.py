@@ -15,6 +15,9 @@ _UNSERVED = {
     "in the archive",
     "dali_image_classifier": "it needs DALI: use image_classifier",
 }
+_ENVELOPE = (
+    "the handler gets each request as it came, so take out of it there what the envelope would"
+)
 DEFAULTS = ("base_handler", "image_classifier", "image_segmenter", "object_detector")
 """The default handlers that are served."""
 
@@ -43,15 +46,11 @@ class Manifest(NamedTuple):
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of the archive that was extracted into `folder`.
 
-    Raises:
-        ModelLoadError: there is none, or it names no handler that can be served, or a file outside
-            of the archive.
-
-    Any thread.
+    Raises ModelLoadError: there is none, or it names no handler that can be served, or a file
+    outside of the archive. Any thread.
     """
-    path = folder / "MAR-INF" / "MANIFEST.json"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads((folder / "MAR-INF/MANIFEST.json").read_text(encoding="utf-8"))
         model = document["model"]
         handler = model["handler"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
@@ -61,9 +60,12 @@ def read_manifest(folder: Path) -> Manifest:
         ) from err
     for key in ("serializedFile", "modelFile", "configFile", "requirementsFile"):
         _check_file(folder, key, model.get(key))
-    module, _, function = str(handler).partition(":")
-    name = module.removesuffix(".py")
-    _check_handler(folder, name)
+    if envelope := model.get("envelope"):
+        raise ModelLoadError(f"envelope: expected none; got {envelope!r:.200}: {_ENVELOPE}")
+    if not isinstance(handler, str) or not handler:
+        raise ModelLoadError(f"handler: expected the name of a file; got {handler!r:.200}")
+    module, _, function = handler.partition(":")
+    _check_handler(folder, name := module.removesuffix(".py"))
     return Manifest(document, name, function, model)
 
 
@@ -71,6 +73,10 @@ def _check_handler(folder: Path, name: str) -> None:
     """Check that the handler `name` is in the archive, or a default one. Raises ModelLoadError."""
     if ".." in Path(name).parts or Path(name).is_absolute():
         raise ModelLoadError(f"handler: expected a file of the archive; got {name!r:.200}")
+    if "/" in name or "." in name:
+        raise ModelLoadError(
+            f"handler: expected a Python file at the top of the archive; got {name!r:.200}"
+        )
     if name in _UNSERVED and not (folder / f"{name}.py").is_file():
         raise ModelLoadError(
             f"handler: expected one of {', '.join(DEFAULTS)}, or one in the archive; got {name}: "

@@ -31,7 +31,7 @@ from batcher.models.torchserve.bodies import body_of, data_of
 from batcher.models.torchserve.context import Context, RequestProcessor
 from batcher.models.torchserve.labels import PredictionException, list_classes_from_module
 from batcher.models.torchserve.manifest import Manifest, read_manifest
-from batcher.models.torchserve.modules import put_modules
+from batcher.models.torchserve.modules import names_for_handlers, put_modules
 from batcher.models.version_code.importing import import_from_folder
 
 _CLASSES = {
@@ -113,7 +113,7 @@ class TorchServeModel(PlainModel, FreshMemory):
             if manifest.handler != "base_handler":
                 self.sample = _picture()
             return self._made(_CLASSES[manifest.handler])
-        module = import_from_folder(self._inner, manifest.handler)
+        module = self._imported(manifest.handler)
         function = getattr(module, manifest.function or "handle", None)
         if function is not None:
             # TorchServe has such a function set itself up by a first call without data.
@@ -128,6 +128,18 @@ class TorchServeModel(PlainModel, FreshMemory):
                 f"{', '.join(each.__name__ for each in classes) or 'neither'}"
             )
         return self._made(classes[0])
+
+    def _imported(self, name: str) -> ModuleType:
+        """Return the module of a handler. Raises ModelLoadError: it needs more of TorchServe."""
+        try:
+            return import_from_folder(self._inner, name)
+        except ModuleNotFoundError as err:
+            if not str(err.name).startswith("ts."):
+                raise
+            raise ModelLoadError(
+                f"{name}.py: expected, of TorchServe, imports of {names_for_handlers()} alone; got "
+                f"{err.name}"
+            ) from err
 
     def _made(self, kind: type) -> Handle:
         """Return the method `handle` of an object of the class `kind`, initialized."""

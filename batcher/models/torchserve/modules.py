@@ -21,6 +21,9 @@ _CONTENTS: dict[str, tuple[Any, ...]] = {
     "ts.context": (context.Context, context.RequestProcessor),
     "ts.handler_utils": (),
     "ts.handler_utils.timer": (labels.timed,),
+    "ts.metrics": (),
+    "ts.metrics.dimension": (context.Dimension,),
+    "ts.metrics.metric_type_enum": (context.MetricTypes,),
     "ts.torch_handler": (),
     "ts.torch_handler.base_handler": (handlers.BaseHandler,),
     "ts.torch_handler.vision_handler": (handlers.VisionHandler,),
@@ -30,6 +33,11 @@ _CONTENTS: dict[str, tuple[Any, ...]] = {
     "ts.utils": (),
     "ts.utils.util": (*_UTIL, labels.PredictionException),
 }
+
+
+def names_for_handlers() -> str:
+    """Return the names of the modules that hold something, for an error."""
+    return ", ".join(name for name, contents in _CONTENTS.items() if contents)
 
 
 def put_modules() -> None:

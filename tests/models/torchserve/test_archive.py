@@ -142,6 +142,14 @@ def test_a_sound_archive_is_extracted_with_its_folders(tmp_path: Path) -> None:
             manifest("base_handler", modelFile="/etc/passwd"),
             "modelFile: expected a file of the archive; got '/etc/passwd'",
         ),
+        (manifest("src/h.py"), "handler: expected a Python file at the top of the archive; got 's"),
+        (
+            manifest("a.b.py"),
+            "handler: expected a Python file at the top of the archive; got 'a.b'",
+        ),
+        (manifest(""), "handler: expected the name of a file; got ''"),
+        (manifest("base_handler").replace('"base_handler"', "[1]"), "name of a file; got [1]"),
+        (manifest("base_handler", envelope="json"), "envelope: expected none; got 'json'"),
         (
             manifest("base_handler", serializedFile="a\0.pt"),
             "serializedFile: expected a file of the archive; got 'a\\x00.pt'",

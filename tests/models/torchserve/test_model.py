@@ -322,11 +322,15 @@ def test_libraries_of_an_archive_are_named_and_not_installed(
 def test_handlers_find_what_torchserve_gives_them(folders: Folders, tmp_path: Path) -> None:
     source = (
         "from ts.context import Context\nfrom ts.handler_utils.timer import timed\n"
+        "from ts.metrics.dimension import Dimension\n"
+        "from ts.metrics.metric_type_enum import MetricTypes\n"
         "from ts.torch_handler.image_classifier import ImageClassifier\n"
         "from ts.utils.util import list_classes_from_module, map_class_to_label\n\n\n"
         "class Handler(ImageClassifier):\n    @timed\n    def handle(self, data, context):\n"
         "        from ts.utils.util import PredictionException  # late\n"
         "        assert isinstance(context, Context)\n        context.metrics.add_counter('n', 1)\n"
+        "        context.metrics.add_metric_to_cache('n', 's', MetricTypes.GAUGE)\n"
+        "        assert Dimension('a', 'b').value == 'b'\n"
         "        return map_class_to_label([[0.5, 0.25]] * len(data))\n\n"
         "    def initialize(self, context):\n        assert context.model_yaml_config == {'a': 1}\n"
     )
@@ -334,3 +338,12 @@ def test_handlers_find_what_torchserve_gives_them(folders: Folders, tmp_path: Pa
     file = archive(tmp_path / "m.mar", "h.py", files, configFile="model-config.yaml")
     (found,) = ask(served(folders, file), b"")
     assert json.loads(found[0]) == {"0": 0.5, "1": 0.25}
+
+
+def test_a_handler_that_needs_more_of_torchserve_is_told_what_there_is(
+    folders: Folders, tmp_path: Path
+) -> None:
+    source = "from ts.protocol.otf_message_handler import send_intermediate_predict_response\n"
+    file = archive(tmp_path / "m.mar", "h.py", {"h.py": source})
+    with pytest.raises(ModelLoadError, match=r"h\.py: expected, of TorchServe, imports of ts\.con"):
+        served(folders, file)
