@@ -180,6 +180,11 @@ class TrafficSettings(Section):
         return names - {LATEST}
 
     @property
+    def shadowed(self) -> str:
+        """The number of the version that gets copies of requests; empty without one."""
+        return "" if self.shadow is None else self.number_of(self.shadow.version)
+
+    @property
     def on_trial(self) -> set[str]:
         """The numbers of versions that get copies of requests, or are tried as canary."""
         tried = (self.shadow, self.canary)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from batcher.core.ragged import copied as copied_rows
 from batcher.core.ragged import is_ragged
 from batcher.core.spec import Array
 
@@ -29,7 +30,7 @@ class Comparison(NamedTuple):
 
 def copied(outputs: Mapping[str, Array]) -> dict[str, Array]:
     """Return `outputs` without the rows of others that they may be views of. Any thread."""
-    return {name: np.array(value) for name, value in outputs.items()}
+    return {name: copied_rows(value) for name, value in outputs.items()}
 
 
 def compared(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -70,7 +70,7 @@ class FixedDivision:
         self._metrics.of(self._name, version).count(seconds, error)
 
 
-def first_of(versions: list[str], fitting: Mapping[str, Any], name: str) -> str:
+def first_of(versions: Sequence[str], fitting: Mapping[str, Any], name: str) -> str:
     """Return the first of the `versions` of the model `name` that is `fitting`.
 
     Raises ModelNotReady.
@@ -81,7 +81,7 @@ def first_of(versions: list[str], fitting: Mapping[str, Any], name: str) -> str:
     raise none_ready(name, versions)
 
 
-def none_ready(name: str, versions: list[str]) -> ModelNotReady:
+def none_ready(name: str, versions: Sequence[str]) -> ModelNotReady:
     """Return the error that says that none of the `versions` which may answer can."""
     wanted = " or ".join(versions) or "of its own, besides the shadow,"
     return ModelNotReady(

@@ -97,15 +97,10 @@ class SharedName:
             return FixedDivision(name, own, variants, around.random)
         if own.canary is not None:
             metrics = (variants, around.metrics.canaries)
-            arguments = (metrics, around.clock.seconds, around.random)
+            changed = around.lifecycle.end_epoch
+            arguments = (metrics, around.clock.seconds, around.random, changed)
             return CanaryDivision(name, own, partial(versions.named, name), records, *arguments)
-        return Newest(self._shadow, partial(versions.ready_versions, name))
-
-    @property
-    def _shadow(self) -> str:
-        """Number of the version that gets copies; empty without."""
-        shadow = self.settings.shadow
-        return "" if shadow is None else self.settings.number_of(shadow.version)
+        return Newest(self.settings.shadowed, partial(versions.ready_versions, name))
 
     def _servable(self) -> Servable:
         wanted, around = self.answering.versions(), self._around
@@ -115,7 +110,7 @@ class SharedName:
             raise none_ready(self._name, wanted)
         base = ready[0]
         fitting = {each.spec.version: each for each in ready if alike(each, base)}
-        shadow = self._version(self._shadow)
+        shadow = self._version(self.settings.shadowed)
         others = [*ready, *([shadow] if shadow is not None and shadow.accepts else [])]
         self._tell_misfits(base, {each.spec.version for each in others if not alike(each, base)})
         stages = tuple(self._stages(base, fitting))
@@ -128,13 +123,13 @@ class SharedName:
         if self.answering.division is not None:
             yield SplitStage(self.answering.division, fitting, seconds)
         if shadow is not None:
-            counts = around.metrics.shadows.of(self._name, self._shadow)
+            counts = around.metrics.shadows.of(self._name, self.settings.shadowed)
             arguments = (self._copies, counts, seconds, around.call_soon, around.random)
             yield ShadowStage(shadow, partial(self._shadow_like, base), *arguments)
 
     def _shadow_like(self, base: ModelVersion) -> ModelVersion | None:
         """Return the version that gets copies; None where it takes other requests than `base`."""
-        shadow = self._version(self._shadow)
+        shadow = self._version(self.settings.shadowed)
         return shadow if shadow is not None and alike(shadow, base) else None
 
     def _version(self, number: str) -> ModelVersion | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from batcher.core.ragged import ragged
-from batcher.serving.comparing import Comparison, compared
+from batcher.serving.comparing import Comparison, compared, copied
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,10 @@ def test_a_row_agrees_only_if_all_outputs_agree() -> None:
     mine = {"y": np.array([1, 2]), "z": np.array([[0.1, 0.9], [0.9, 0.1]])}
     theirs = {"y": np.array([1, 2]), "z": np.array([[0.1, 0.9], [0.1, 0.9]])}
     assert compared(mine, theirs, 1e-3) == Comparison(2, 1, 2, 1)
+
+
+def test_a_copy_holds_nothing_of_the_batch_that_rows_were_cut_from() -> None:
+    batch = np.arange(8.0)
+    (rows,) = copied({"y": ragged([batch[:3], batch[3:8]])}).values()
+    assert [row.tolist() for row in rows] == [[0, 1, 2], [3, 4, 5, 6, 7]]
+    assert not any(np.shares_memory(row, batch) for row in rows)

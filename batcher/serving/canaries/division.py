@@ -4,17 +4,19 @@
 |---|---|
 | there is none, since only one version is there | that version |
 | is running | the canary by its share, the stable version the rest |
-| is running, and the stable version was removed | the canary |
+| is running, and the stable version was removed | the canary, which is not rolled back then |
 | was promoted | the canary; the stable version where the canary cannot |
 | was rolled back | the stable version |
+| has left no version that is still there | the newest version that was not rolled back |
 
-The stable version is the one that the last trial left, else the one with the label `stable`, else
-the newest besides the canary. The version that was tried last is not tried again.
+The stable version is the one that the last trial left, if it is still there, else the one with the
+label `stable`, else the newest besides the canary. The version that was tried last is not tried
+again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ from batcher.serving.canaries.records import Record
 from batcher.serving.canaries.trial import Decision, Outcome, Trial, arms_of, restored, status_of
 from batcher.serving.divisions import first_of, none_ready
 from batcher.serving.model_version import GONE, ModelState, ModelVersion
+from batcher.serving.named_model import alike
 from batcher.serving.stages import split
 from batcher.serving.variant_metrics import VariantMetrics, outcome_of
 
@@ -61,7 +64,21 @@ class CanaryDivision:
 
     Attributes:
         trial: the one that runs, or the last; None before the first.
+
+    Args:
+        name: of the model.
+        settings: of the model; they say which versions are tried, and how.
+        versions: returns all versions of the model, in whatever state.
+        records: has the states of trials, and keeps them.
+        metrics: where answers and decisions are counted.
+        seconds: the clock.
+        random: divides requests without a route.
+        changed: called when other versions answer than before.
     """
+
+    _answering: Sequence[str] = ()
+    _is_alone = False
+    """Whether a version on trial answers all, since the one that it is tried against is gone."""
 
     def __init__(
         self,
@@ -72,16 +89,16 @@ class CanaryDivision:
         metrics: tuple[VariantMetrics, CanaryMetrics],
         seconds: Callable[[], float],
         random: Random,
+        changed: Callable[[], None],
     ) -> None:
-        """Try versions of the model `name`, all of which `versions` returns, as `settings` say."""
+        """Go on with the trial in `records`, if there is one."""
         assert settings.canary is not None
         self.division: split.Division | None = self
-        self._name = name
         self._settings, self._canary = settings, settings.canary
-        self._all_versions = versions
-        self._records = records
+        self._name, self._records, self._all_versions = name, records, versions
         self._variants, self._metrics = metrics
-        self._seconds, self._random, self._saved = seconds, random, seconds()
+        self._seconds, self._saved = seconds, seconds()
+        self._random, self._changed = random, changed
         self.trial = _trial_of(records.known.get(name), self._canary, seconds())
         # What versions have answered, in trials and without: the past of the next stable one.
         self._arms = arms_of(self.trial)
@@ -92,14 +109,22 @@ class CanaryDivision:
     def versions(self) -> list[str]:
         """Return the numbers of the versions that may answer, the most important first."""
         self._look()
-        return self._order()
+        trial, answering = self.trial, self._order()
+        self._answering = answering
+        self._is_alone = (
+            trial is not None
+            and trial.outcome is Outcome.RUNNING
+            and self._version(trial.stable) is None
+        )
+        return answering
 
     def _order(self) -> list[str]:
         trial = self.trial
-        if trial is None:
+        if trial is None or not _left_by(trial, self._all_versions()):
             is_fixed = self._canary.version != LATEST
             tried = self._settings.number_of(self._canary.version) if is_fixed else ""
-            return [number for number in self._ready() if number != tried]
+            others = [each for each in self._ready() if each not in (tried, _refused_by(trial))]
+            return others or ([] if trial is None else [trial.stable])
         if trial.outcome is Outcome.ROLLED_BACK:
             return [trial.stable]
         if trial.outcome is Outcome.PROMOTED:
@@ -110,7 +135,7 @@ class CanaryDivision:
         """Return the number of the version that gets a request; `Division` says more."""
         trial = self.trial
         if trial is None or trial.outcome is not Outcome.RUNNING:
-            return first_of(self._order(), fitting, self._name)
+            return first_of(self._answering, fitting, self._name)
         if trial.candidate in fitting and self._split.side(route) == "canary":
             return trial.candidate
         if trial.stable in fitting:
@@ -128,7 +153,7 @@ class CanaryDivision:
         arm = self._arms.setdefault(version, Arm())
         arm.add(outcome == "failed")
         arm.fade()
-        if trial is None:
+        if trial is None or self._is_alone:  # a version that is gone can take nothing back
             return
         self._follow(trial.heard(version, seconds, outcome == "failed", now))
         if trial.outcome is Outcome.RUNNING and now - self._saved >= SAVE_EVERY_S:
@@ -145,7 +170,7 @@ class CanaryDivision:
             return
         stable = self._stable(candidate)
         if stable == candidate:
-            if trial is None:
+            if not _left_by(trial, self._all_versions()):
                 self._settle(candidate)
         elif stable is not None:
             self._begin(candidate, stable)
@@ -164,18 +189,18 @@ class CanaryDivision:
 
         It is `candidate` itself where nothing else is there.
         """
-        trial = self.trial
-        if trial is not None:
-            return trial.candidate if trial.outcome is Outcome.PROMOTED else trial.stable
-        ready = self._ready()
+        if left := _left_by(self.trial, self._all_versions()):
+            return left
+        ready, refused = self._ready(), _refused_by(self.trial)
         label = self._settings.labels.get("stable")
         if label is not None:
             return str(label) if str(label) in ready else None
-        if rest := [number for number in ready if number != candidate]:
+        if rest := [number for number in ready if number not in (candidate, refused)]:
             return rest[0]
-        others = [each for each in self._all_versions() if each.state not in GONE]
-        is_alone = self._canary.version == LATEST or len(others) == 1
-        return candidate if is_alone else None
+        # A version that still loads is the stable one as soon as it has loaded.
+        hidden = self._settings.shadowed if self._canary.version == LATEST else ""
+        others = {each.spec.version for each in self._all_versions() if each.state not in GONE}
+        return candidate if others <= {candidate, refused, hidden} else None
 
     def _ready(self) -> list[str]:
         """Return the numbers of the versions that can answer: the newest first, the shadow last.
@@ -183,11 +208,9 @@ class CanaryDivision:
         Where the newest is tried, the shadow is none of them: no client sees its answers.
         """
         ready = [each.spec.version for each in self._all_versions() if each.accepts]
-        shadow = self._settings.shadow
-        hidden = "" if shadow is None else self._settings.number_of(shadow.version)
         if self._canary.version == LATEST:
-            ready = [number for number in ready if number != hidden]
-        return sorted(ready, key=lambda each: (each == hidden, -int(each)))
+            ready = [number for number in ready if number != self._settings.shadowed]
+        return sorted(ready, key=lambda each: (each == self._settings.shadowed, -int(each)))
 
     def _version(self, number: str) -> ModelVersion | None:
         found = (each for each in self._all_versions() if each.spec.version == number)
@@ -211,7 +234,7 @@ class CanaryDivision:
         """Do what was decided: divide anew, and tell."""
         if decision is None or self.trial is None:
             return
-        self._split = self._new_split()
+        self._split, self._answering = self._new_split(), self._order()
         self._metrics.decided(self._name, decision.what)
         tell = _log.warn if decision.what == "rolled_back" else _log.info
         tell(
@@ -223,6 +246,7 @@ class CanaryDivision:
             reason=decision.reason,
         )
         self.keep()
+        self._changed()
 
     def _new_split(self) -> split.Split:
         share = self.trial.share if self.trial is not None else 0.0
@@ -275,12 +299,35 @@ class CanaryDivision:
         trial = self.trial
         if trial is None or trial.outcome is not Outcome.RUNNING:
             return ""
-        found = self._version(trial.candidate)
-        if found is not None and found.accepts:
-            if self._version(trial.stable) is not None:
-                return ""
+        found, stable = self._version(trial.candidate), self._version(trial.stable)
+        if found is None or not found.accepts:
+            why = f"version {trial.candidate} cannot answer now"
+        elif stable is None:
             return f"version {trial.stable} was removed: version {trial.candidate} answers all"
-        return f"version {trial.candidate} cannot answer now: version {trial.stable} answers all"
+        elif alike(found, stable):
+            return ""
+        else:
+            why = f"version {trial.candidate} has other inputs or outputs"
+        return f"{why}: version {trial.stable} answers all"
+
+
+def _left_by(trial: Trial | None, versions: list[ModelVersion]) -> str:
+    """Return the version that answers after `trial`, or beside it; empty if it is not there."""
+    if trial is None:
+        return ""
+    wanted = {
+        Outcome.RUNNING: (trial.stable, trial.candidate),
+        Outcome.PROMOTED: (trial.candidate, trial.stable),
+        Outcome.ROLLED_BACK: (trial.stable,),
+    }[trial.outcome]
+    there = {each.spec.version for each in versions if each.state not in GONE}
+    return next((number for number in wanted if number in there), "")
+
+
+def _refused_by(trial: Trial | None) -> str:
+    """Return the version that `trial` has rolled back; empty without one."""
+    is_over = trial is not None and trial.outcome is Outcome.ROLLED_BACK
+    return trial.candidate if trial is not None and is_over else ""
 
 
 def _check_ready(version: ModelVersion | None, number: str) -> None:
@@ -295,6 +342,6 @@ def _trial_of(record: Record | None, settings: Canary, now: float) -> Trial | No
         return None
     try:
         return restored(settings, record, now)
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError, ValueError, OverflowError) as err:
         _log.warn("a trial begins anew, since its state cannot be read: {err!r}", err=err)
         return None

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 from json import dumps, loads
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from twisted.logger import Logger
+
+from batcher.core.error_text import brief
 
 _log = Logger()
 
@@ -34,10 +37,11 @@ def read_records(folder: Path) -> dict[str, Record]:
     for path in sorted((folder / "trials").glob("*.json")):
         try:
             with path.open("rb") as file:
-                record = loads(file.read(MAX_RECORD_BYTES))
+                text = file.read(MAX_RECORD_BYTES)
+            record = loads(text, parse_float=_finite, parse_constant=_finite)
             _check(record)
             found[unquote(path.stem)] = record
-        except (OSError, ValueError) as err:
+        except (OSError, ValueError, RecursionError) as err:
             _log.warn(
                 "the state of a trial is left out, and the trial begins anew: {path}: {err}",
                 path=str(path),
@@ -63,6 +67,15 @@ def record_path(folder: Path, name: str) -> Path:
 def _check(record: Any) -> None:
     if not isinstance(record, dict) or not {"candidate", "stable", "outcome"} <= record.keys():
         raise ValueError("expected the state of a trial; got something else")
+    for name in ("candidate", "stable"):
+        if not str(record[name]).isdecimal():
+            raise ValueError(f"{name}: expected the number of a version; got {brief(record[name])}")
+
+
+def _finite(text: str) -> float:
+    if not isfinite(number := float(text)):
+        raise ValueError(f"expected finite numbers; got {text:.40}")
+    return number
 
 
 def kept_versions(record: Record | None) -> set[str]:

@@ -13,11 +13,13 @@ from twisted.logger import LogEvent, globalLogPublisher
 from batcher.batching.worker import Condition
 from batcher.config.model_settings import ModelOverrides
 from batcher.config.settings import ServerSettings
+from batcher.config.traffic import Canary
 from batcher.core.request import Parameters
 from batcher.errors import ClientError, InvalidInput, ModelNotReady, UnknownModel
 from batcher.serving.canaries.records import kept_versions, read_records, write_record
+from batcher.serving.canaries.trial import Trial
 from tests.support.http import MemoryServer
-from tests.support.models import RecordingModel, checked, double, model_spec, rows
+from tests.support.models import RecordingModel, checked, double, model_spec, rows, tensor
 
 CANARY = {"version": 5, "steps": [10, 50, 100], "every": "1m", "min_requests": 20}
 
@@ -145,6 +147,87 @@ def test_where_the_stable_version_is_removed_the_canary_answers() -> None:
     memory.server.lifecycle.forget(memory.server.find("m", "3"))
     assert ask(memory, 100) == {"5": 100}
     assert status(memory)["note"] == "version 3 was removed: version 5 answers all"
+
+
+def test_a_canary_that_is_alone_is_not_rolled_back_to_nothing() -> None:
+    memory = server(model("3"), model("5", raising), canary={"steps": [1, 100]})
+    ask(memory, 10)
+    memory.server.lifecycle.forget(memory.server.find("m", "3"))
+    assert ask(memory, 300) == {"ModelError": 300}
+    assert status(memory)["outcome"] == "running"
+    late = model("3")
+    memory.add(late).loaded.callback(checked(late).loaded())
+    ask(memory, 1000)
+    assert status(memory)["outcome"] == "rolled_back"
+    assert ask(memory, 20) == {"3": 20}
+
+
+def test_a_version_that_loads_sooner_than_the_older_one_is_tried_all_the_same() -> None:
+    memory = server(model("5"), canary={"version": "latest"})
+    older = model("3")
+    late = memory.add(older)
+    assert ask(memory, 20) == {"5": 20}
+    late.loaded.callback(checked(older).loaded())
+    assert set(ask(memory, 100)) == {"3", "5"}
+    assert status(memory)["stable"] == "3"
+
+
+def past_trial(outcome: str) -> dict[str, Any]:
+    """Return the state of a trial of version 5 against 3, from some earlier day."""
+    trial = Trial(Canary(version="5"), "5", "3", 0.0)
+    return {**trial.record(10.0), "outcome": outcome}
+
+
+@pytest.mark.parametrize("outcome", ["running", "promoted", "rolled_back"])
+def test_a_trial_whose_versions_are_gone_is_no_reason_to_send_all_to_a_new_one(
+    outcome: str,
+) -> None:
+    memory = server(model("7"), model("8"), canary={"version": "latest"})
+    memory.settings.records["m"] = past_trial(outcome)
+    assert ask(memory, 200)["7"] > 100
+    assert (status(memory)["candidate"], status(memory)["stable"]) == ("8", "7")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "there", "stable"), [("promoted", "3", "3"), ("running", "5", "5")]
+)
+def test_a_new_version_is_compared_with_what_answers_after_the_other_one_is_gone(
+    outcome: str, there: str, stable: str
+) -> None:
+    memory = server(model(there), canary={"version": "latest"})
+    memory.settings.records["m"] = past_trial(outcome)
+    assert ask(memory, 20) == {there: 20}
+    late = model("8")
+    memory.add(late).loaded.callback(checked(late).loaded())
+    assert set(ask(memory, 100)) == {there, "8"}
+    assert status(memory)["stable"] == stable
+
+
+def test_a_version_that_was_rolled_back_is_nobodys_stable_version() -> None:
+    memory = server(model("5"), model("7"), canary={"version": "latest"})
+    memory.settings.records["m"] = past_trial("rolled_back")
+    assert ask(memory, 20) == {"7": 20}
+    memory = server(model("5"), canary={"version": "latest"})
+    memory.settings.records["m"] = past_trial("rolled_back")
+    assert ask(memory, 20) == {"ModelNotReady": 20}
+
+
+@pytest.mark.parametrize("wrong", [{"step_s": 10**400}, {"evidence": []}, {"tried": [1, 2, 3]}])
+def test_a_trial_whose_state_says_nonsense_begins_anew(wrong: dict[str, Any]) -> None:
+    memory = server(canary={"steps": [50]})
+    memory.settings.records["m"] = {**past_trial("rolled_back"), **wrong}
+    assert set(ask(memory, 100)) == {"3", "5"}
+
+
+def test_a_canary_with_other_inputs_gets_nothing_until_a_person_promotes_it() -> None:
+    other = RecordingModel(model_spec(version="5", inputs=(tensor("x", shape=(7,)),)))
+    memory = server(model("3"), other, canary={"steps": [50]})
+    assert ask(memory, 40) == {"3": 40}
+    assert status(memory)["note"] == "version 5 has other inputs or outputs: version 3 answers all"
+    memory.server.traffic.canary("m").promote()
+    assert memory.server.traffic.servable("m").spec.version == "5"
+    memory.server.traffic.canary("m").abort()
+    assert ask(memory, 40) == {"3": 40}
 
 
 def test_until_the_canary_is_there_the_stable_version_answers() -> None:
@@ -284,7 +367,15 @@ def test_records_go_through_files(tmp_path: Path) -> None:
     assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path / "trials"}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"candidate": 1}', "\xff"])
+RECORD = '{"candidate": "5", "stable": "3", "outcome": "running", "step_s": %s}'
+NO_RECORDS = [
+    *("", "{", "[]", "{}", '{"candidate": 1}', "\xff", "[" * 50_000),
+    *(RECORD % number for number in ("NaN", "-Infinity", "1e999")),
+    *(RECORD.replace('"3"', version) % 1 for version in ('"../3"', "null", "-1")),
+]
+
+
+@pytest.mark.parametrize("text", NO_RECORDS)
 def test_a_file_that_is_no_record_is_left_out(tmp_path: Path, text: str) -> None:
     write_record(tmp_path, "m", {})
     next(tmp_path.rglob("*.json")).write_bytes(text.encode("latin-1"))
