@@ -13,12 +13,14 @@ from batcher.config.model_settings import ModelOverrides
 from batcher.core.request import Parameters
 from batcher.core.spec import Array
 from batcher.errors import ModelNotReady
+from batcher.serving.model_version import ModelVersion
 from batcher.serving.shadow_metrics import ShadowCounts
 from batcher.serving.stages.shadow import MAX_COPIES
 from tests.support.http import MemoryServer
 from tests.support.models import Predict, RecordingModel, double, model_spec, rows, tensor
 
 ALWAYS = {"version": 5, "sample": 1.0}
+ON_POOL = ModelVersion.run_on_pool
 
 
 def close(inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -191,12 +193,18 @@ def test_a_shadow_beside_shares_compares_with_whichever_version_answered() -> No
     assert counts(memory).outcomes == {"same": 1}
 
 
-def test_large_answers_are_compared_on_the_pool() -> None:
+@pytest.mark.parametrize("bound", ["MAX_LOOP_BYTES", "MAX_LOOP_COPY_BYTES"])
+def test_large_answers_are_copied_and_compared_on_the_pool(bound: str) -> None:
     memory = server()
-    with patch("batcher.serving.stages.shadow.MAX_LOOP_BYTES", 1):
+    with (
+        patch(f"batcher.serving.stages.shadow.{bound}", 1),
+        patch.object(ModelVersion, "run_on_pool", autospec=True, side_effect=ON_POOL) as pool,
+    ):
         ask(memory, 3)
         memory.work()
+    assert pool.call_count == 1
     assert counts(memory).outcomes == {"same": 1}
+    memory.check_nothing_is_left()
 
 
 def test_texts_and_ragged_rows_are_compared_too() -> None:

@@ -44,6 +44,9 @@ MAX_COPY_BYTES = 64 << 20
 MAX_LOOP_BYTES = 16 << 10
 """Bytes of outputs that are compared on the loop: some 50 µs. A pool compares more."""
 
+MAX_LOOP_COPY_BYTES = 1 << 20
+"""Bytes of outputs that are copied on the loop: some 100 µs. A pool copies more."""
+
 
 class Copies:
     """The copies that a shadow has at the moment; they outlive the stages. Reactor thread.
@@ -120,13 +123,22 @@ class ShadowStage(Stage):
         copy = InferenceRequest(
             request.model, version.spec.version, request.inputs, request.rows, parameters
         )
+        sent = _copied(response.outputs, nbytes, version, parameters)
+        sent.addCallback(self._ask, copy, version, original_s)
+        sent.addCallbacks(self._counts.count, self._failed).addBoth(self._ended, nbytes)
+
+    def _ask(
+        self,
+        outputs: Mapping[str, Array],
+        copy: InferenceRequest,
+        version: ModelVersion,
+        original_s: float,
+    ) -> Deferred[Comparison]:
+        """Have the shadow answer `copy`, and compare that with `outputs`."""
         began = self._seconds()
-        # A view of the whole batch's outputs would be held until the shadow has answered.
-        outputs = copied(response.outputs)
         sent: Deferred[Any] = maybeDeferred(version.answer, copy)
         sent.addCallback(self._timed, original_s, began)
-        sent.addCallback(self._compare, outputs, version, parameters)
-        sent.addCallbacks(self._counts.count, self._failed).addBoth(self._ended, nbytes)
+        return sent.addCallback(self._compare, outputs, version, copy.parameters)
 
     def _timed(
         self, response: InferenceResponse, original_s: float, began: float
@@ -156,3 +168,16 @@ class ShadowStage(Stage):
         self._copies.count -= 1
         self._copies.nbytes -= nbytes
         return result
+
+
+def _copied(
+    outputs: Mapping[str, Array], nbytes: int, version: ModelVersion, parameters: Parameters
+) -> Deferred[Any]:
+    """Return a copy of `outputs`, made on the pool where there are many bytes.
+
+    A view of the whole batch's outputs would be held until the shadow has answered.
+    """
+    copy = partial(copied, outputs)
+    if nbytes <= MAX_LOOP_COPY_BYTES:
+        return maybeDeferred(copy)
+    return maybeDeferred(version.run_on_pool, nbytes, copy, parameters._replace(deadline=None))
