@@ -28,7 +28,9 @@ _TOKEN = re.compile(
     |(?P<sign>[{}<>\[\]:])""",
     re.VERBOSE,
 )
-_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|.)", re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL
+)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _CLOSING = {"{": "}", "<": ">"}
 
@@ -173,14 +175,23 @@ class _Parser:
 
 
 def _unquoted(token: str) -> str:
-    """Return the text in a quoted token, whose escapes are those of C."""
-    return _ESCAPE.sub(_unescaped, token[1:-1])
+    """Return the text in a quoted token, whose escapes are those of C: bytes of UTF-8."""
+    text = _ESCAPE.sub(_unescaped, token[1:-1])
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _unescaped(match: re.Match[str]) -> str:
     escape = match[1]
+    if escape[0] in "uU" and len(escape) > 1:
+        code = int(escape[1:], 16)
+        return chr(code) if code < 0xD800 or 0xDFFF < code <= 0x10FFFF else "\ufffd"
     if escape[0] == "x":
-        return chr(int(escape[1:], 16)) if len(escape) > 1 else "x"
+        return _byte(int(escape[1:], 16)) if len(escape) > 1 else "x"
     if escape[0] in "01234567":
-        return chr(int(escape, 8) & 0xFF)
+        return _byte(int(escape, 8) & 0xFF)
     return _ESCAPES.get(escape, escape)
+
+
+def _byte(value: int) -> str:
+    """Return a byte as a character; one that is no ASCII as `surrogateescape` has it."""
+    return chr(value) if value < 0x80 else chr(0xDC00 + value)

@@ -135,6 +135,18 @@ def test_text_escapes_comments_and_lists_are_read_with_their_lines() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (r"gr\303\266\xc3\x9fe", "gr\u00f6\u00dfe"),  # as protobuf's own printers write it
+        (r"\u00fc\U0001F600", "\u00fc\U0001f600"),
+        (r"\xff\ud800\U00110000\u1", "\ufffd\ufffd\ufffdu1"),
+    ],
+)
+def test_escapes_are_bytes_of_utf_8_or_characters(text: str, wanted: str) -> None:
+    assert parse(f'a: "{text}"', "f").fields[0].value == wanted
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("a: 1\nb {\n", "f: expected a field, or }; got the end of the file"),
