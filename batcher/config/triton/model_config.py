@@ -27,7 +27,7 @@ MAX_PATH_CHARS = 1000
 MAX_CONFIG_BYTES = 1 << 20
 """Bytes of a file: real ones have a few thousand."""
 
-_ENSEMBLE = "a pipeline of models is not read: write one class with preprocess and postprocess"
+_ENSEMBLE = "an ensemble is not read: write its steps as a pipeline (docs/pipelines.md)"
 _SEQUENCE = "no state is kept between requests: let it travel with the request"
 _OF_PYTHON = "write a class with `predict` for TritonPythonModel (docs/tutorials/from_triton.md)"
 _OTHERS = {
@@ -132,6 +132,7 @@ class _Top:
             "optimization": running.optimization,
             "model_warmup": tensors.warmup,
             "model_transaction_policy": running.transaction,
+            "response_cache": running.response_cache,
             **_OTHER_FIELDS,
         }
         self._reading.each(Field(self._reading.file, top, 1), handlers)
@@ -172,7 +173,6 @@ _OTHER_FIELDS: dict[str, Handler] = {
     "cc_model_filenames": refused("one file serves on every device"),
     "model_operations": refused("write `imports` in a model.yaml, a module that loads the library"),
     "model_repository_agents": refused("no program runs on the files of a model"),
-    "response_cache": ignored("no answer is kept"),
     "metric_tags": ignored("metrics carry the name and the version of a model"),
     "model_metrics": ignored("metrics have buckets of their own"),
 }

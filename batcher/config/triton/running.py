@@ -204,6 +204,16 @@ def transaction(reading: Reading, field: Field) -> None:
     reading.each(field, {"decoupled": decoupled})
 
 
+def response_cache(reading: Reading, field: Field) -> None:
+    """Take whether answers are kept: as many, and as long, as `cache` says by default."""
+
+    def enable(reading: Reading, inner: Field) -> None:
+        if reading.boolean(inner):
+            reading.set("cache", {}, inner.line)
+
+    reading.each(field, {"enable": enable})
+
+
 _PARAMETERS = {
     "TF_NUM_INTRA_THREADS": "torch_threads",
     "intra_op_thread_count": "torch_threads",
