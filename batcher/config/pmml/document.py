@@ -104,6 +104,7 @@ class _Reader:
         self._open: list[Element] = []
         self.parser = ParserCreate(namespace_separator=" ")
         self.parser.buffer_text = True
+        self.parser.buffer_size = 1 << 20  # each part of a text is appended to what is there
         self.parser.StartDoctypeDeclHandler = self._refuse
         self.parser.EntityDeclHandler = self._refuse
         self.parser.StartElementHandler = self._start

@@ -70,12 +70,22 @@ def classes_of(document: Element, model: Element) -> list[str]:
     if model.get("functionName") != "classification":
         return []
     field = target_field(document, model)
-    listed = [value.get("value") for value in field.all("Value")] if field is not None else []
-    return listed or sorted({each.get("value") for each in _scores(model)} - {""})
+    values = field.all("Value") if field is not None else []
+    listed = [each.get("value") for each in values if each.get("property", "valid") == "valid"]
+    return listed or sorted({each.get(_NAMED[each.tag]) for each in _naming(model)} - {""})
 
 
-def _scores(model: Element) -> list[Element]:
-    return [each for each in model.walk() if each.tag in ("ScoreDistribution", "TargetValueCount")]
+_NAMED = {
+    **dict.fromkeys(("ScoreDistribution", "TargetValueCount"), "value"),
+    **dict.fromkeys(("Node", "SimpleRule"), "score"),
+    "RegressionTable": "targetCategory",
+}
+"""The attribute that names a class, of elements that do."""
+
+
+def _naming(model: Element) -> list[Element]:
+    """Return the elements that name classes, of a model whose target lists none."""
+    return [each for each in model.walk() if each.tag in _NAMED]
 
 
 def fill_in_pmml(source: Source, folder: Path) -> None:

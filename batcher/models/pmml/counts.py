@@ -8,8 +8,8 @@ import numpy as np
 
 from batcher.config.pmml.document import Element
 from batcher.core.spec import Array
-from batcher.models.pmml.expressions import derived, equals, unsupported
-from batcher.models.pmml.frame import Frame, is_missing, numbers
+from batcher.models.pmml.expressions import derived, unsupported
+from batcher.models.pmml.frame import Frame, equals, is_missing, numbers
 from batcher.models.pmml.linear import softmax
 from batcher.models.pmml.scoring import File, Result, Scorer, of_scores
 
@@ -52,7 +52,7 @@ def _numbers(element: Element, stats: Element, file: File, threshold: float) -> 
         normal = each.find("GaussianDistribution")
         if normal is None:
             raise unsupported(each, "a distribution that is not normal")
-        place = file.classes.index(each.get("value"))
+        place = file.place(each, each.get("value"))
         means[place], variances[place] = normal.number("mean"), normal.number("variance")
     name = element.get("fieldName")
 

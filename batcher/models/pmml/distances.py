@@ -1,4 +1,11 @@
-"""ClusteringModel and NearestNeighborModel: what is nearest to a row."""
+"""ClusteringModel and NearestNeighborModel: what is nearest to a row.
+
+A field that is missing counts for no distance, and the others count for more instead:
+
+    distance = (adjust * sum of the known gaps),   adjust = all fields / those that are known
+
+Where all are missing there is no answer.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +18,16 @@ from batcher.core.spec import Array
 from batcher.models.pmml.expressions import unsupported
 from batcher.models.pmml.frame import Frame, full, numbers
 from batcher.models.pmml.predicates import array_numbers
-from batcher.models.pmml.scoring import File, Result, Scorer, of_scores
+from batcher.models.pmml.scoring import File, Result, Scorer, of_scores, without
 
 Distance = Callable[[Array, Array], Array]
 
 
-def _distance(measure: Element, weights: Array) -> Distance:
-    """Return the distance of each row from each of some points."""
+def _distance(measure: Element, weights: Array, shares: Array) -> Distance:
+    """Return the distance of each row from each of some points; NaN where a row has no values.
+
+    `shares` say how much each field counts among those that are known.
+    """
     kinds = [child.tag for child in measure.children]
     if measure.get("kind", "distance") != "distance":
         raise unsupported(measure, "a similarity")
@@ -25,17 +35,29 @@ def _distance(measure: Element, weights: Array) -> Distance:
         raise unsupported(measure, measure.get("compareFunction"))
     kind = kinds[0] if kinds else ""
     power = measure.children[0].number("p-parameter", 2.0) if kind == "minkowski" else 2.0
-    ends: dict[str, Callable[[Array], Array]] = {
-        "euclidean": lambda gaps: np.sqrt((weights * gaps**2).sum(axis=2)),
-        "squaredEuclidean": lambda gaps: (weights * gaps**2).sum(axis=2),
-        "cityBlock": lambda gaps: (weights * gaps).sum(axis=2),
-        "chebychev": lambda gaps: (weights * gaps).max(axis=2),
-        "minkowski": lambda gaps: (weights * gaps**power).sum(axis=2) ** (1 / power),
-    }
-    if kind not in ends:
+    end = _ends(weights, power).get(kind)
+    if end is None:
         raise unsupported(measure, kind or "no measure")
-    end = ends[kind]
-    return lambda rows, points: end(np.abs(rows[:, None, :] - points[None, :, :]))
+
+    def distance(rows: Array, points: Array) -> Array:
+        known = ~np.isnan(rows)
+        gaps = np.abs(rows[:, None, :] - points[None, :, :])
+        more = shares.sum() / (known @ shares)
+        more[~np.isfinite(more)] = np.nan
+        return end(np.where(known[:, None, :], gaps, 0.0), more[:, None])
+
+    return distance
+
+
+def _ends(weights: Array, power: float) -> dict[str, Callable[[Array, Array], Array]]:
+    """Return what makes distances of gaps and of `adjust`, by the names of measures."""
+    return {
+        "euclidean": lambda gaps, more: np.sqrt(more * (weights * gaps**2).sum(axis=2)),
+        "squaredEuclidean": lambda gaps, more: more * (weights * gaps**2).sum(axis=2),
+        "cityBlock": lambda gaps, more: more * (weights * gaps).sum(axis=2),
+        "chebychev": lambda gaps, more: more * (weights * gaps).max(axis=2),
+        "minkowski": lambda gaps, more: (more * (weights * gaps**power).sum(axis=2)) ** (1 / power),
+    }
 
 
 def clusters(model: Element, file: File) -> Scorer:
@@ -46,7 +68,6 @@ def clusters(model: Element, file: File) -> Scorer:
         each for each in model.all("ClusteringField") if each.get("isCenterField", "true") == "true"
     ]
     names = [each.get("field") for each in fields]
-    weights = np.array([each.number("fieldWeight", 1.0) for each in fields])
     if any("compareFunction" in each.attributes for each in fields):
         raise unsupported(fields[0], "a compareFunction of its own")
     listed = model.all("Cluster")
@@ -54,14 +75,24 @@ def clusters(model: Element, file: File) -> Scorer:
     # Without an id a cluster is called by its place, from 1 on.
     ids = full(len(listed), None)
     ids[:] = [each.get("id") or str(place) for place, each in enumerate(listed, 1)]
-    distance = _distance(model.need("ComparisonMeasure"), weights)
+    distance = _between_clusters(model, fields)
 
     def score(frame: Frame) -> Result:
         rows = np.stack([numbers(frame[name]) for name in names], axis=1)
-        found = ids[distance(rows, centres).argmin(axis=1)]
-        return Result(found, entity=found)
+        far = distance(rows, centres)
+        found = ids[far.argmin(axis=1)]
+        return without(Result(found, entity=found), np.isnan(far[:, 0]))
 
     return score
+
+
+def _between_clusters(model: Element, fields: list[Element]) -> Distance:
+    weights = np.array([each.number("fieldWeight", 1.0) for each in fields])
+    listed = model.find("MissingValueWeights")
+    shares = (
+        np.ones(len(fields)) if listed is None else np.array(array_numbers(listed.need("Array")))
+    )
+    return _distance(model.need("ComparisonMeasure"), weights, shares)
 
 
 def neighbors(model: Element, file: File) -> Scorer:
@@ -71,7 +102,7 @@ def neighbors(model: Element, file: File) -> Scorer:
     weights = np.array([each.number("fieldWeight", 1.0) for each in inputs])
     columns, table = _instances(model.need("TrainingInstances"))
     points = np.array([[float(row[columns[name]]) for name in names] for row in table])
-    distance = _distance(model.need("ComparisonMeasure"), weights)
+    distance = _distance(model.need("ComparisonMeasure"), weights, np.ones(len(names)))
     target = next((name for name in columns if name not in names), "")
     answers = [row[columns[target]] for row in table] if target else []
     count = int(model.number("numberOfNeighbors"))
@@ -81,7 +112,8 @@ def neighbors(model: Element, file: File) -> Scorer:
         rows = np.stack([numbers(frame[name]) for name in names], axis=1)
         far = distance(rows, points)
         nearest = np.argsort(far, axis=1, kind="stable")[:, :count]
-        return combine(nearest, np.take_along_axis(far, nearest, axis=1))
+        result = combine(nearest, np.take_along_axis(far, nearest, axis=1))
+        return without(result, np.isnan(far[:, 0]))
 
     return score
 

@@ -6,7 +6,6 @@ What is missing in makes the result missing, unless the expression says otherwis
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,15 @@ from batcher.config.pmml.document import Element
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.pmml.frame import (
+    TYPES,
     Derived,
     Frame,
     cast,
+    equals,
     full,
+    in_interval,
     is_missing,
+    number_of,
     numbers,
     texts,
 )
@@ -52,6 +55,8 @@ def derived(field: Element, functions: Mapping[str, Function]) -> Derived:
     """Return what works out a derived field, as a column of the field's type."""
     inner = expression_in(field, functions)
     data_type = field.get("dataType", "double")
+    if data_type not in TYPES:
+        raise unsupported(field, f"dataType {data_type}")
     return lambda frame: cast(inner(frame), data_type)
 
 
@@ -116,7 +121,7 @@ def _mapped(element: Element, inner: Derived, source: Derived) -> Derived:
     def mapped(frame: Frame) -> Array:
         column, lack = inner(frame), is_missing(source(frame))
         replaced = column.copy()
-        replaced[lack] = text if column.dtype.hasobject else float(text)
+        replaced[lack] = text if column.dtype.hasobject else number_of(text)
         return replaced
 
     return mapped
@@ -139,8 +144,8 @@ def _source(element: Element) -> Derived:
 def _norm_continuous(element: Element) -> Derived:
     points = [(each.number("orig"), each.number("norm")) for each in element.all("LinearNorm")]
     outliers = element.get("outliers", "asIs")
-    if len(points) < 2:
-        raise unsupported(element, "expected two LinearNorm")
+    if len({orig for orig, _ in points}) < max(len(points), 2):
+        raise unsupported(element, "expected two LinearNorm or more, each with an orig of its own")
     origs, norms = (np.array(each) for each in zip(*sorted(points), strict=True))
     slopes = np.diff(norms) / np.diff(origs)
     source = _source(element)
@@ -170,16 +175,6 @@ def _norm_discrete(element: Element) -> Derived:
     return _mapped(element, norm, source)
 
 
-def equals(column: Array, text: str) -> Array:
-    """Return which values of a column are the one that a file writes as `text`."""
-    if column.dtype.hasobject:
-        return np.array([value == text for value in column], bool)
-    try:
-        return np.asarray(column == float(text))
-    except ValueError:
-        return np.zeros(len(column), bool)
-
-
 def _discretize(element: Element) -> Derived:
     bins = [(each.need("Interval"), each.get("binValue")) for each in element.all("DiscretizeBin")]
     source, default = _source(element), element.attributes.get("defaultValue")
@@ -196,32 +191,32 @@ def _discretize(element: Element) -> Derived:
     return _mapped(element, discretize, source)
 
 
-def in_interval(column: Array, interval: Element) -> Array:
-    """Return which values lie in an interval."""
-    low, high = interval.number("leftMargin", -inf), interval.number("rightMargin", inf)
-    closure = interval.get("closure")
-    left = column >= low if closure.startswith("closed") else column > low
-    right = column <= high if closure in ("openClosed", "closedClosed") else column < high
-    return np.asarray(left & right)
+def _table(element: Element, *columns: str) -> dict[Any, str]:
+    """Return from the first of two columns of a table to the second; rows without one are none."""
+    # A column may be named with the prefix of a namespace, which the elements have lost.
+    first, second = (each.rpartition(":")[2] for each in columns)
+    rows = [
+        {child.tag: child.text for child in row.children}
+        for row in element.need("InlineTable").all("row")
+    ]
+    return {row[first]: row[second] for row in rows if first in row and second in row}
 
 
 def _map_values(element: Element) -> Derived:
     pairs = element.all("FieldColumnPair")
     if len(pairs) != 1:
         raise unsupported(element, "a table of several fields")
-    name, column = pairs[0].get("field"), pairs[0].get("column")
-    output, default = element.get("outputColumn"), element.attributes.get("defaultValue")
-    rows = [
-        {child.tag: child.text for child in row.children}
-        for row in element.need("InlineTable").all("row")
-    ]
-    table = {row[column]: row[output] for row in rows}
-    is_number = element.get("dataType", "string") in ("double", "float", "integer")
+    name, default = pairs[0].get("field"), element.attributes.get("defaultValue")
+    table = _table(element, pairs[0].get("column"), element.get("outputColumn"))
+    keys = numbers(np.array([*table, None], object))[:-1].tolist()
+    of_numbers: dict[Any, str] = dict(zip(keys, table.values(), strict=True))
+    is_number = element.get("dataType", "string") in ("double", "float", "integer", "boolean")
 
     def mapped(frame: Frame) -> Array:
-        values = texts(frame[name])
+        source, found = frame[name], table if frame[name].dtype.hasobject else of_numbers
         result = np.empty(frame.rows, object)
-        result[:] = [None if each is None else table.get(each, default) for each in values]
+        result[:] = [found.get(each, default) for each in source.tolist()]
+        result[is_missing(source)] = None
         return numbers(result) if is_number else result
 
     return _mapped(element, mapped, lambda frame: frame[name])
@@ -364,7 +359,7 @@ def _apply(element: Element, functions: Mapping[str, Function]) -> Derived:
     if function is None:
         raise unsupported(element, f"the function {name}")
     arguments = [
-        expression(each, functions) for each in element.children if each.tag in EXPRESSIONS
+        expression(each, functions) for each in element.children if each.tag != "Extension"
     ]
     replacement = element.attributes.get("mapMissingTo")
     default = element.attributes.get("defaultValue")
@@ -386,5 +381,5 @@ def _apply(element: Element, functions: Mapping[str, Function]) -> Derived:
 
 def _replaced(column: Array, chosen: Array, text: str) -> Array:
     replaced = column.copy()
-    replaced[chosen] = text if column.dtype.hasobject else float(text)
+    replaced[chosen] = text if column.dtype.hasobject else number_of(text)
     return replaced

@@ -1,21 +1,27 @@
 """The columns of a batch, by the names of their fields.
 
-A column of numbers is an array of float64, with NaN for what is missing. Any other is an array of
-objects: texts, and None for what is missing.
+A column of numbers is an array of float64, with NaN for what is missing; a field of the type float
+has float32, since what a file compares it with is rounded likewise. Booleans are the numbers 1 and
+0. Any other column is an array of objects: texts, and None for what is missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
 
 import numpy as np
 
+from batcher.config.pmml.document import Element
 from batcher.core.spec import Array
 from batcher.errors import ModelContractError
 
 Derived = Callable[["Frame"], Array]
 """Works out a derived field."""
+
+TYPES = ("", "string", "integer", "float", "double", "boolean")
+"""Types of fields that are served; without one a field holds texts."""
 
 
 class Frame:
@@ -38,10 +44,14 @@ class Frame:
         """Return a column.
 
         Raises:
-            KeyError: there is none of that name.
-            ModelContractError: the field is worked out from itself.
+            ModelContractError: there is none of that name, or it is worked out from itself.
         """
         if name not in self._columns:
+            if name not in self._derived:
+                raise ModelContractError(
+                    f"expected fields that the file has; got {name!r}, which is neither an input "
+                    "nor worked out"
+                )
             if name in self._being_worked_out:
                 raise ModelContractError(
                     f"expected fields that are worked out from others; got DerivedField {name!r}, "
@@ -76,17 +86,18 @@ def is_missing(column: Array) -> Array:
 
 
 def numbers(column: Array) -> Array:
-    """Return a column as numbers; a text that is none is missing."""
+    """Return a column as numbers of float64; a text that is none is missing."""
     if not column.dtype.hasobject:
-        return column
-    return np.array([_number(value) for value in column], np.float64)
+        return column.astype(np.float64, copy=False)
+    return np.array([number_of(value) for value in column], np.float64)
 
 
-def _number(value: Any) -> float:
+def number_of(value: str | None) -> float:
+    """Return a text as a number, a truth as 1 or 0, and anything else as NaN."""
     try:
         return float("nan") if value is None else float(value)
     except ValueError:
-        return float("nan")
+        return {"true": 1.0, "false": 0.0}.get(value or "", float("nan"))
 
 
 def texts(column: Array) -> Array:
@@ -106,12 +117,28 @@ def text_of(value: float) -> str:
 def cast(column: Array, data_type: str) -> Array:
     """Return a column as a field of the type `data_type` holds it."""
     if data_type == "float":
-        return numbers(column).astype(np.float32).astype(np.float64)
+        return numbers(column).astype(np.float32)
     if data_type == "integer":
         return np.trunc(numbers(column))
     if data_type in ("double", "boolean"):
         return numbers(column)
     return texts(column)
+
+
+def equals(column: Array, text: str) -> Array:
+    """Return which values of a column are the one that a file writes as `text`."""
+    if column.dtype.hasobject:
+        return np.array([value == text for value in column], bool)
+    return np.asarray(column == number_of(text.strip()))
+
+
+def in_interval(column: Array, interval: Element) -> Array:
+    """Return which values lie in an interval."""
+    low, high = interval.number("leftMargin", -inf), interval.number("rightMargin", inf)
+    closure = interval.get("closure")
+    left = column >= low if closure.startswith("closed") else column > low
+    right = column <= high if closure in ("openClosed", "closedClosed") else column < high
+    return np.asarray(left & right)
 
 
 def full(rows: int, value: Any) -> Array:

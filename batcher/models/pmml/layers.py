@@ -81,12 +81,13 @@ def _classes(outputs: list[Element], names: list[str], file: File) -> Callable[[
     places = []
     for output in outputs:
         norm = output.need("DerivedField").need("NormDiscrete")
-        places.append((names.index(output.get("outputNeuron")), norm.get("value")))
+        place = file.place(norm, norm.get("value"))
+        places.append((names.index(output.get("outputNeuron")), place))
 
     def finish(values: Array) -> Result:
         scores = np.zeros((len(values), len(file.classes)))
-        for place, name in places:
-            scores[:, file.classes.index(name)] = values[:, place]
+        for neuron, place in places:
+            scores[:, place] = values[:, neuron]
         return of_scores(scores, file.classes)
 
     return finish

@@ -9,8 +9,8 @@ import numpy as np
 
 from batcher.config.pmml.document import Element
 from batcher.core.spec import Array
-from batcher.models.pmml.expressions import equals, unsupported
-from batcher.models.pmml.frame import Frame, is_missing, numbers
+from batcher.models.pmml.expressions import unsupported
+from batcher.models.pmml.frame import Frame, equals, is_missing, numbers
 from batcher.models.pmml.scoring import File, Result, Scorer, of_scores
 
 Sum = Callable[[Frame], Array]
@@ -45,13 +45,15 @@ def softmax(values: Array) -> Array:
 def regression(model: Element, file: File) -> Scorer:
     """Return the scorer of a RegressionModel."""
     tables = model.all("RegressionTable")
+    if not tables:
+        raise unsupported(model, "no RegressionTable in it")
     sums = [_table(each) for each in tables]
     method = model.get("normalizationMethod", "none")
     if not file.classes or model.get("functionName") == "regression":
         # Of a number softmax and logit are the same.
         inverse = _inverse(model, "logit" if method == "softmax" else method)
         return lambda frame: Result(inverse(sums[0](frame)))
-    places = [file.classes.index(each.get("targetCategory")) for each in tables]
+    places = [file.place(each, each.get("targetCategory")) for each in tables]
 
     def score(frame: Frame) -> Result:
         values = np.stack([each(frame) for each in sums], axis=1)
@@ -123,6 +125,9 @@ def general(model: Element, file: File) -> Scorer:
     kind = model.get("modelType")
     if kind not in ("regression", "generalLinear", "generalizedLinear", "multinomialLogistic"):
         raise unsupported(model, f"modelType {kind}")
+    for name in ("offsetVariable", "offsetValue", "trialsVariable", "trialsValue"):
+        if name in model.attributes:
+            raise unsupported(model, name)
     link = model.get("linkFunction", "identity") if kind == "generalizedLinear" else "identity"
     parameters = _parameters(model)
     cells = model.need("ParamMatrix").all("PCell")
@@ -139,8 +144,8 @@ def _classes(
     """Return the scorer of a general model that has a sum for each class but one."""
     targets = list(dict.fromkeys(each.get("targetCategory") for each in cells))
     by_target = [_betas(cells, name) for name in targets]
-    places = [file.classes.index(name) for name in targets]
-    is_binary = model.get("modelType") == "generalizedLinear"
+    places = [file.place(model, name) for name in targets]
+    is_binary, inverse = model.get("modelType") == "generalizedLinear", _inverse(model, link)
 
     def score(frame: Frame) -> Result:
         sums = np.zeros((frame.rows, len(file.classes)))
@@ -148,7 +153,7 @@ def _classes(
             sums[:, place] = _weighted(frame, weights, parameters)
         if not is_binary:
             return of_scores(softmax(sums), file.classes)
-        first = INVERSES[link](sums[:, places[0]])
+        first = inverse(sums[:, places[0]])
         scores = np.stack([1 - first, first], axis=1)
         return of_scores(scores if places[0] == 1 else scores[:, ::-1], file.classes)
 

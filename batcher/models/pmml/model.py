@@ -16,11 +16,26 @@ from typing import Any
 import numpy as np
 
 from batcher.config.pmml.document import Element, read_document
-from batcher.config.pmml.fields import active_fields, classes_of, model_of, tensors_of
+from batcher.config.pmml.fields import (
+    active_fields,
+    classes_of,
+    model_of,
+    target_field,
+    tensors_of,
+)
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput, ModelLoadError
-from batcher.models.pmml.expressions import equals, fields_in, in_interval, user_functions
-from batcher.models.pmml.frame import Frame, cast, full, is_missing
+from batcher.models.pmml.expressions import fields_in, unsupported, user_functions
+from batcher.models.pmml.frame import (
+    TYPES,
+    Frame,
+    cast,
+    equals,
+    full,
+    in_interval,
+    is_missing,
+    numbers,
+)
 from batcher.models.pmml.scoring import File, Result
 from batcher.models.pmml.segments import outputs_of, scorer
 from batcher.models.protocol import Arrays, FreshMemory, PartialOutputs, PlainModel
@@ -41,6 +56,7 @@ class PmmlModel(PlainModel, FreshMemory):
         try:
             document = read_document(self._definition.file)
             model = model_of(document)
+            _check_target(document, model)
             self._classes = tuple(classes_of(document, model))
             self._fields = _checks(document, model)
             transformations = document.find("TransformationDictionary")
@@ -114,8 +130,21 @@ class PmmlModel(PlainModel, FreshMemory):
             "probabilities": np.ascontiguousarray(scores),
             "value": result.value,
         }
-        outputs = {each.name: found[each.name] for each in self.spec.outputs}
+        outputs = {each.name: _widened(found[each.name]) for each in self.spec.outputs}
         return PartialOutputs(outputs, failed) if failed else outputs
+
+
+def _widened(column: Array) -> Array:
+    return column if column.dtype.hasobject else numbers(column)
+
+
+def _check_target(document: Element, model: Element) -> None:
+    """Raise ModelLoadError where classes have an order that a regression goes by."""
+    target = target_field(document, model)
+    if target is not None and target.get("optype") == "ordinal":
+        for each in model.walk():
+            if each.tag == "RegressionModel" and each.get("functionName") == "classification":
+                raise unsupported(each, "an ordinal target")
 
 
 def _column(values: Array) -> Array:
@@ -150,15 +179,22 @@ def _check(field: Element, mining: Element) -> Check:
     treatment = mining.get("invalidValueTreatment", "returnInvalid")
     if treatment not in ("returnInvalid", "asIs", "asMissing"):
         raise ValueError(f"{mining}: expected a treatment that is served; got {treatment}")
+    if data_type not in TYPES:
+        raise unsupported(field, f"dataType {data_type}")
+    is_needed = mining.get("missingValueTreatment") == "returnInvalid"
 
     def check(column: Array) -> tuple[Array, Array]:
+        was_missing = is_missing(column)
         column = cast(column, data_type)
+        # A boolean that is neither true nor false is missing now.
+        wrong = is_missing(column) & ~was_missing
         for each in listed:
             column[equals(column, each.get("value"))] = None if column.dtype.hasobject else np.nan
-        wrong = ~is_missing(column) & ~allows(column)
+        wrong |= ~is_missing(column) & ~allows(column)
         if treatment == "asMissing":
             column[wrong] = None if column.dtype.hasobject else np.nan
-        return column, wrong & (treatment == "returnInvalid")
+        refused = wrong if treatment == "returnInvalid" else np.zeros(len(column), bool)
+        return column, refused | is_missing(column) if is_needed else refused
 
     return check
 

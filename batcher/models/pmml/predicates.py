@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from batcher.config.pmml.document import Element
 from batcher.core.spec import Array
-from batcher.models.pmml.expressions import equals, unsupported
-from batcher.models.pmml.frame import Frame, is_missing, numbers
+from batcher.models.pmml.expressions import unsupported
+from batcher.models.pmml.frame import Frame, equals, is_missing, numbers
 
 
 class Truth(NamedTuple):
@@ -23,6 +23,7 @@ class Truth(NamedTuple):
 
 Predicate = Callable[[Frame], Truth]
 PREDICATES = ("SimplePredicate", "CompoundPredicate", "SimpleSetPredicate", "True", "False")
+_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"|\S+', re.DOTALL)
 _ORDERED: dict[str, Callable[[Array, float], Array]] = {
     "lessThan": np.less,
     "lessOrEqual": np.less_equal,
@@ -79,7 +80,8 @@ def _ordered(element: Element, name: str, operator: str) -> Predicate:
     limit = element.number("value")
 
     def ordered(frame: Frame) -> Truth:
-        column = numbers(frame[name])
+        column = frame[name]
+        column = numbers(column) if column.dtype.hasobject else column  # a float stays one
         return Truth(compare(column, limit), np.isnan(column))
 
     return ordered
@@ -87,9 +89,11 @@ def _ordered(element: Element, name: str, operator: str) -> Predicate:
 
 def array_texts(array: Element) -> list[str]:
     """Return the values of an Array as texts; a text with blanks stands in quotes."""
-    if '"' in array.text:
-        return shlex.split(array.text)
-    return array.text.split()
+    found = _TEXT.finditer(array.text)
+    return [
+        each[0] if each[1] is None else re.sub(r"\\(.)", r"\1", each[1], flags=re.DOTALL)
+        for each in found
+    ]
 
 
 def array_numbers(array: Element) -> list[float]:
@@ -115,6 +119,8 @@ def _compound(element: Element) -> Predicate:
     parts = [predicate(each) for each in element.children if each.tag in PREDICATES]
     if operator not in ("and", "or", "xor", "surrogate"):
         raise unsupported(element, operator)
+    if not parts:
+        raise unsupported(element, "no condition in it")
 
     def compound(frame: Frame) -> Truth:
         found = [part(frame) for part in parts]

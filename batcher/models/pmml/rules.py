@@ -56,19 +56,19 @@ def rule_set(model: Element, file: File) -> Scorer:
     if method not in ("firstHit", "weightedSum", "weightedMax"):
         raise unsupported(rules, f"the criterion {method}")
     listed = list(_simple_rules(rules, ()))
+    places = [file.place(rule, rule.get("score")) for _, rule in listed]
+    add = np.add if method == "weightedSum" else np.maximum
     default = rules.get("defaultScore") or None
+    if default is not None:
+        file.place(rules, default)
 
     def score(frame: Frame) -> Result:
         if method == "firstHit":
             return of_labels(_first(frame, listed, default), file.classes)
         votes = np.zeros((frame.rows, len(file.classes)))
-        for conditions, rule in listed:
+        for (conditions, rule), place in zip(listed, places, strict=True):
             holds = np.all([each(frame).holds for each in conditions], axis=0)
-            place, weight = file.classes.index(rule.get("score")), rule.number("weight", 1.0)
-            if method == "weightedSum":
-                votes[holds, place] += weight
-            else:
-                votes[holds, place] = np.maximum(votes[holds, place], weight)
+            votes[holds, place] = add(votes[holds, place], rule.number("weight", 1.0))
         found = of_scores(votes, file.classes)
         found.value[votes.max(axis=1) == 0] = default
         return found

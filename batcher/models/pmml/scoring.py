@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from batcher.config.pmml.document import Element
 from batcher.core.spec import Array
-from batcher.models.pmml.expressions import Function
+from batcher.models.pmml.expressions import Function, unsupported
 from batcher.models.pmml.frame import Derived, Frame, full
 
 
@@ -44,6 +45,13 @@ class File(NamedTuple):
     classes: tuple[str, ...]
     derived: Mapping[str, Derived]
 
+    def place(self, element: Element, name: str) -> int:
+        """Return the place of a class that `element` names. Raises ModelLoadError: it is none."""
+        if name not in self.classes:
+            classes = ", ".join(self.classes)
+            raise unsupported(element, f"{name!r:.60}, which is no class of the target: {classes}")
+        return self.classes.index(name)
+
 
 def of_scores(scores: Array, classes: tuple[str, ...]) -> Result:
     """Return the result of a classifier: the class with the best score, the first of equal ones."""
@@ -68,3 +76,11 @@ def empty(frame: Frame, classes: tuple[str, ...]) -> Result:
     if classes:
         return Result(full(frame.rows, None), np.full((frame.rows, len(classes)), np.nan))
     return Result(np.full(frame.rows, np.nan))
+
+
+def without(result: Result, lack: Array) -> Result:
+    """Return `result` without what it says of the rows that `lack` an answer."""
+    result.value[lack] = None if result.value.dtype.hasobject else np.nan
+    if result.scores is not None:
+        result.scores[lack] = np.nan
+    return result

@@ -20,7 +20,7 @@ from batcher.config.pmml.fields import MODELS, OTHERS
 from batcher.core.spec import Array
 from batcher.models.pmml import counts, distances, layers, linear, rules, trees, vectors
 from batcher.models.pmml.expressions import expression_in, fields_in, unsupported
-from batcher.models.pmml.frame import Derived, Frame, cast, is_missing, numbers
+from batcher.models.pmml.frame import Derived, Frame, cast, is_missing, number_of, numbers
 from batcher.models.pmml.predicates import Predicate, predicate_in
 from batcher.models.pmml.scoring import File, Result, Scorer, empty, of_scores
 
@@ -94,7 +94,7 @@ def _replacement(field: Element) -> Callable[[Array], Array]:
             column = numbers(column)
             column[(column < low) | (column > high)] = np.nan
         if text is not None:
-            column[is_missing(column)] = text if column.dtype.hasobject else float(text)
+            column[is_missing(column)] = text if column.dtype.hasobject else number_of(text)
         return column
 
     return replace
@@ -134,12 +134,23 @@ def mining(model: Element, file: File) -> Scorer:
     method = segmentation.get("multipleModelMethod")
     if method not in _METHODS:
         raise unsupported(segmentation, f"multipleModelMethod {method}")
+    treatment = segmentation.get("missingPredictionTreatment", "continue")
+    if treatment not in ("continue", "returnMissing"):
+        raise unsupported(segmentation, f"missingPredictionTreatment {treatment}")
+    if segmentation.number("missingThreshold", 0.0):
+        raise unsupported(segmentation, "missingThreshold")
     segments = [_segment(each, file) for each in segmentation.all("Segment")]
+    if not segments:
+        raise unsupported(segmentation, "no Segment in it")
     if method == "modelChain":
+        for each in segmentation.all("Segment"):
+            if each.find("True") is None:
+                raise unsupported(each, "a condition in a modelChain")
         return _chain(segments, file)
     if method == "selectFirst":
         return _select(segments, file)
-    return lambda frame: _combined(frame, segments, method, file)
+    is_strict = treatment == "returnMissing"
+    return lambda frame: _combined(frame, segments, method, file, is_strict)
 
 
 def _segment(element: Element, file: File) -> _Segment:
@@ -220,8 +231,13 @@ def _select(segments: list[_Segment], file: File) -> Scorer:
     return score
 
 
-def _combined(frame: Frame, segments: list[_Segment], method: str, file: File) -> Result:
-    """Return what the segments whose conditions hold give together."""
+def _combined(
+    frame: Frame, segments: list[_Segment], method: str, file: File, is_strict: bool
+) -> Result:
+    """Return what the segments whose conditions hold give together.
+
+    `is_strict` says that no answer of one of them is no answer of all, also where they vote.
+    """
     results = [segment.score(frame) for segment in segments]
     holds = np.stack([segment.holds(frame).holds for segment in segments])
     is_weighted = method.startswith("weighted")
@@ -229,35 +245,45 @@ def _combined(frame: Frame, segments: list[_Segment], method: str, file: File) -
     if not file.classes:
         values = np.stack([numbers(result.value) for result in results])
         return Result(_of_numbers(values, weights, holds, method))
-    scores = np.stack([_scores(result, file) for result in results])
     if method in ("majorityVote", "weightedMajorityVote"):
-        best = scores.argmax(axis=2)
-        scores = np.eye(len(file.classes))[best]
-    if method not in ("average", "weightedAverage", "majorityVote", "weightedMajorityVote"):
-        shape = (len(results), -1)
-        found = _of_numbers(
-            scores.reshape(shape),
-            np.repeat(weights, len(file.classes), axis=1),
-            np.repeat(holds, len(file.classes), axis=1),
-            method,
-        ).reshape(frame.rows, -1)
-        return of_scores(found, file.classes)
-    total = (scores * weights[:, :, None]).sum(axis=0)
-    return of_scores(total / weights.sum(axis=0)[:, None], file.classes)
+        return _voted(results, weights, file.classes, is_strict)
+    count = len(file.classes)
+    found = _of_numbers(
+        np.stack([_scores(result) for result in results]).reshape(len(results), -1),
+        np.repeat(weights, count, axis=1),
+        np.repeat(holds, count, axis=1),
+        method,
+    )
+    return of_scores(found.reshape(frame.rows, count), file.classes)
 
 
-def _scores(result: Result, file: File) -> Array:
+def _voted(
+    results: list[Result], weights: Array, classes: tuple[str, ...], is_strict: bool
+) -> Result:
+    """Return the labels with the most votes; no label is one that may win as well."""
+    places = {name: place for place, name in enumerate(classes)}
+    none = len(classes)
+    ballots = np.array([[places.get(label, none) for label in each.value] for each in results])
+    votes = (np.eye(none + 1)[ballots] * weights[:, :, None]).sum(axis=0)
+    scores = votes[:, :none] / votes[:, :none].sum(axis=1, keepdims=True)
+    scores[votes[:, none] > (0.0 if is_strict else votes[:, :none].max(axis=1))] = np.nan
+    return of_scores(scores, classes)
+
+
+def _scores(result: Result) -> Array:
     assert result.scores is not None
     return result.scores
 
 
 def _of_numbers(values: Array, weights: Array, holds: Array, method: str) -> Array:
+    own = np.where(holds, values, 0.0)  # of a row that is not its own a segment may say NaN
     if method in ("sum", "weightedSum"):
-        return np.asarray((values * weights).sum(axis=0))
+        return np.asarray((own * weights).sum(axis=0))
     if method in ("average", "weightedAverage"):
-        return np.asarray((values * weights).sum(axis=0) / weights.sum(axis=0))
+        return np.asarray((own * weights).sum(axis=0) / weights.sum(axis=0))
     chosen = np.where(holds, values, np.nan)
-    return np.asarray((np.nanmedian if method == "median" else np.nanmax)(chosen, axis=0))
+    found = np.asarray((np.nanmedian if method == "median" else np.nanmax)(chosen, axis=0))
+    return np.where((np.isnan(values) & holds).any(axis=0), np.nan, found)
 
 
 def anomaly(model: Element, file: File) -> Scorer:

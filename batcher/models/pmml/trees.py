@@ -29,6 +29,8 @@ class _Node:
     __slots__ = ("children", "default", "holds", "identity", "prediction")
 
     def __init__(self, element: Element, predictions: list[Element]) -> None:
+        if embedded := element.all("Regression", "DecisionTree"):
+            raise unsupported(embedded[0])
         self.holds: Predicate = predicate_in(element)
         self.identity = element.get("id")
         self.default = element.get("defaultChild")
@@ -47,7 +49,7 @@ def tree(model: Element, file: File) -> Scorer:
     predictions: list[Element] = []
     root = _built(model.need("Node"), predictions)
     keeps_last = model.get("noTrueChildStrategy", "returnNullPrediction") == "returnLastPrediction"
-    values = _values(predictions, file)
+    values, said = _values(predictions, file), _said(predictions, file)
     names = full(len(predictions) + 1, None)
     names[:-1] = [each.get("id") or None for each in predictions]
 
@@ -55,9 +57,22 @@ def tree(model: Element, file: File) -> Scorer:
         reached = np.full(frame.rows, -1)
         holds = root.holds(frame).holds
         _descend(root, frame, np.flatnonzero(holds), reached, strategy, keeps_last)
-        return _result(values, names, reached, file)
+        result = _result(values, names, reached, file)
+        for place, label in said:
+            result.value[reached == place] = label
+        return result
 
     return score
+
+
+def _said(predictions: list[Element], file: File) -> list[tuple[int, str]]:
+    """Return the score of each prediction of a class that is not the likeliest of its own."""
+    found = []
+    for place, each in enumerate(predictions if file.classes else ()):
+        scores, label = _scores(each, file.classes), each.get("score")
+        if label and file.place(each, label) != scores.index(max(scores)):
+            found.append((place, label))
+    return found
 
 
 def _built(element: Element, predictions: list[Element]) -> _Node:

@@ -11,7 +11,7 @@ from batcher.core.spec import Array
 from batcher.models.pmml.expressions import expression, unsupported
 from batcher.models.pmml.frame import Frame, full, numbers
 from batcher.models.pmml.predicates import array_numbers
-from batcher.models.pmml.scoring import File, Result, Scorer, of_labels
+from batcher.models.pmml.scoring import File, Result, Scorer, of_labels, without
 
 _KERNELS = (
     *("LinearKernelType", "PolynomialKernelType", "RadialBasisKernelType", "SigmoidKernelType"),
@@ -38,7 +38,8 @@ def machines(model: Element, file: File) -> Scorer:
 
     def score(frame: Frame) -> Result:
         rows = np.stack([numbers(field(frame)) for field in fields], axis=1)
-        return decide(np.stack([part(rows) for part in parts], axis=1))
+        sums = np.stack([part(rows) for part in parts], axis=1)
+        return without(decide(sums), np.isnan(sums).any(axis=1))
 
     return score
 
