@@ -31,7 +31,7 @@ def _canary(engine: Engine, model: str) -> Iterator[str]:
     yield paragraphs(
         [
             f"Version {status['candidate']} against version {status['stable']}: {outcome}, "
-            f"{status['percent']:g} % of the requests. {status['reason']}.",
+            f"{status['percent']:g} % of the requests: {status['reason']}.",
             *([f"Now {status['note']}."] if status["note"] else []),
         ]
     )

@@ -85,7 +85,10 @@ def test_the_page_of_a_model_shows_its_trial_its_versions_and_its_shadow(both: B
     for value in "abcdef":
         both(memory, ask("/predict", ROW, ("X-Route-Key", value)))
     page = both(memory, ask("/models/m")).body.decode()
-    for text in ("Rollout", "Version 5 against version 3: running, 50 % of the requests."):
+    for text in (
+        "Rollout",
+        "Version 5 against version 3: running, 50 % of the requests: it has begun.",
+    ):
         assert text in page
     for text in ("Versions that share the requests", "Copies for a shadow", "evidence of slower"):
         assert text in page
