@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import suppress
 
-from batcher.codecs.row_files.far_reading import FarFile, described, get_ready, read_portions
+from batcher.app.jobs.far_reading import FarFile, described, get_ready, read_portions
 from batcher.core.portions import Portion, Position, RowReader
 from batcher.errors import BatcherError
 from batcher.workers.codec_process.process import READING, CodecProcess
@@ -60,9 +60,10 @@ class FarReader:
 
     def _jump(self, position: Position) -> None:
         """Go on at `position`, as a job does at its beginning."""
-        if self._is_asked:
+        is_asked, self._is_asked = self._is_asked, False  # before what may fail
+        if is_asked:
             self._process.receive()
-        self._found, self._is_asked = deque(), False
+        self._found = deque()
         self._next = self._ahead = position
 
     def _received(self, rows: int) -> deque[Portion | None]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batcher.app.jobs.far_reader import LEAST_BYTES, FarReader
+from batcher.app.jobs.far_reading import FarFile
 from batcher.app.jobs.sources import Source
 from batcher.app.jobs.targets import Target
 from batcher.codecs.content import MAX_IMAGE_PIXELS
-from batcher.codecs.row_files.far_reading import FarFile
 from batcher.codecs.row_files.file_reading import FilesReader
 from batcher.codecs.row_files.named_files import NamedFiles
 from batcher.codecs.row_files.opening import (
@@ -188,13 +188,13 @@ def _reader(asked: Asked, spec: ModelSpec) -> RowReader:
 
 def _far(asked: Asked, spec: ModelSpec, near: RowReader) -> RowReader:
     """Return what reads the input in another process, where that is worth it, or else `near`."""
-    path = asked.source.path
+    path, state = asked.source.path, asked.source.state
     if path is None or not (asked.may_start and asked.files is None and is_text(path.name)):
         return near
-    if not HAS_CHILDREN or cores() < 2 or path.stat().st_size < LEAST_BYTES:
+    if state is None or not HAS_CHILDREN or cores() < 2 or state.size < LEAST_BYTES:
         return near
     try:
-        return FarReader(near, FarFile(path, spec, asked.csv_header, asked.max_pixels))
+        return FarReader(near, FarFile(path, state, spec, asked.csv_header, asked.max_pixels))
     except Unavailable:  # the system has no more processes, and this one reads as well
         return near
 

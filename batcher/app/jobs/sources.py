@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from batcher.codecs.row_files.far_reading import BUFFER_BYTES
+from batcher.app.jobs.far_reading import BUFFER_BYTES, FileState, state_of
 from batcher.errors import ConfigError, DecodingError
 from batcher.serving.jobs.stored import StoredPlace, open_stored, stored_place
 from batcher.serving.repository.stores.address import is_store
@@ -29,11 +29,13 @@ class Source(Protocol):
         name: of the file, or of the folder.
         is_folder: which of the two it is.
         path: where it lies on this machine; None where it does not.
+        state: of the file of this machine that was opened; None before, and elsewhere.
     """
 
     name: str
     is_folder: bool
     path: Path | None
+    state: FileState | None
 
     def open(self) -> BinaryIO:
         """Return the file, open for reading. Raises OSError."""
@@ -45,7 +47,7 @@ class Source(Protocol):
         """Return the content of a file of the folder. Any thread. Raises OSError."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what changes whenever the input does."""
+        """Return what changes whenever the input does: the folder, or the file that is open."""
 
 
 def source_at(place: str, takes_links: bool = True) -> Source:
@@ -71,11 +73,14 @@ class LocalSource:
         self.name = path.name
         self.is_folder = path.is_dir()
         self.path: Path | None = path
+        self.state: FileState | None = None
         self._path = path
 
     def open(self) -> BinaryIO:
         """Return the file."""
-        return self._path.open("rb", BUFFER_BYTES)
+        file = self._path.open("rb", BUFFER_BYTES)
+        self.state = state_of(file)
+        return file
 
     def names(self) -> list[str]:
         """Return the files below the folder."""
@@ -104,8 +109,9 @@ class LocalSource:
     def facts(self) -> dict[str, Any]:
         """Return sizes and times."""
         if not self.is_folder:
-            size, time = _size_and_time(self._path)
-            return {"bytes": size, "time": time}
+            assert self.state is not None, "the file is open"
+            # Not of what lies at the path: that may be another file by now.
+            return {"bytes": self.state.size, "time": self.state.time}
         names = self.names()
         each = [fact for name in names for fact in (name, *_size_and_time(self._file(name)))]
         return {"files": len(names), "digest": digest(each)}
@@ -126,6 +132,7 @@ class StoredSource:
             raise ConfigError(f"the input: expected a file or a folder; got {got}")
         self.name = place.name
         self.path: Path | None = None
+        self.state: FileState | None = None
         self.is_folder = file is None
         self._store = place.store
         self._file = file

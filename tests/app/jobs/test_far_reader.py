@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from batcher.app.jobs import opening
 from batcher.app.jobs.far_reader import FarReader
+from batcher.app.jobs.far_reading import MOST_PORTIONS, FarFile, FileState, state_of
 from batcher.app.jobs.opening import Asked, Opened, open_job
 from batcher.app.jobs.sources import source_at
 from batcher.app.jobs.targets import target_at
-from batcher.codecs.row_files.far_reading import MOST_PORTIONS, FarFile
 from batcher.codecs.row_files.text_reading import TextReader, json_lines_reader
 from batcher.core.portions import Portion, RowReader
-from batcher.errors import Unavailable
+from batcher.errors import ConfigError, Unavailable
 from batcher.workers.codec_process.process import CodecProcess
 from tests.support.models import model_spec, tensor
 
@@ -42,10 +43,15 @@ def near(path: Path) -> Iterator[TextReader]:
         yield json_lines_reader(file, SPEC, 0)
 
 
+def state(path: Path) -> FileState:
+    with path.open("rb") as file:
+        return state_of(file)
+
+
 @pytest.fixture
 def far(path: Path, near: TextReader) -> Iterator[FarReader]:
     """The reader in the other process."""
-    far = FarReader(near, FarFile(path, SPEC, "", 0))
+    far = FarReader(near, FarFile(path, state(path), SPEC, "", 0))
     yield far
     far.close()
 
@@ -71,6 +77,40 @@ def test_portions_are_those_of_the_reader_in_this_process(far: FarReader, near: 
     assert list(map(plain, portions(far, far.begin))) == expected
     # A job that goes on begins anywhere.
     assert list(map(plain, portions(far, expected[2][3]))) == expected[3:]
+
+
+def test_a_file_that_takes_the_place_of_the_one_that_was_opened_is_not_read(
+    path: Path, near: TextReader
+) -> None:
+    noted = state(path)
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    os.utime(other, ns=(noted.time, noted.time))
+    other.rename(path)
+    far = FarReader(near, FarFile(path, noted, SPEC, "", 0))
+    with pytest.raises(ConfigError, match=r"expected in\.jsonl as it was when this job began"):
+        far.read(far.begin, ROWS)
+    far.close()
+
+
+def test_a_job_notes_the_file_that_is_open_not_what_has_come_to_lie_at_its_path(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, reader_of = state(path), opening.reader_of
+
+    def replace_and_read(*arguments: Any) -> RowReader:
+        other = path.with_name("other")
+        other.write_text("[1,2]\n")
+        other.rename(path)
+        return reader_of(*arguments)
+
+    monkeypatch.setattr(opening, "reader_of", replace_and_read)
+    source, target = source_at(str(path)), target_at(str(path.with_name("out.jsonl")), None)
+    job = open_job(Asked(source, target, "", False), SPEC, {})
+    assert isinstance(job, Opened)
+    job.close()
+    noted = job.output.record.identity["input"]
+    assert (noted["bytes"], noted["time"]) == (before.size, before.time)
 
 
 def opened(path: Path, may_start: bool) -> RowReader:

@@ -1,16 +1,18 @@
 """Rows of a file of text for another process, which asks for several portions at a time.
 
 The process that asks describes the file once, and repeats that with each call: what it has opened
-for the call before, this process goes on with.
+for the call before, this process goes on with. The file is opened here by its path once more, and
+a path may have got another file since the other process looked: what was opened is compared.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from batcher.codecs.row_files.opening import reader_of
 from batcher.core.portions import Portion, Position, RowReader
@@ -25,17 +27,41 @@ MOST_PORTIONS, MOST_BYTES, MOST_S = 8, 2 << 20, 0.01
 """Portions, bytes of inputs, and seconds, after which the answer to a call goes back."""
 
 
+class FileState(NamedTuple):
+    """What tells a file from any other, and from the same file before a change.
+
+    Attributes:
+        device: of the file system.
+        inode: the file's number there; a file that is renamed to the same path has another one.
+        size: bytes.
+        time: nanoseconds of the last change.
+    """
+
+    device: int
+    inode: int
+    size: int
+    time: int
+
+
+def state_of(file: BinaryIO) -> FileState:
+    """Return the state of an open file, whatever lies at its path by now."""
+    found = os.fstat(file.fileno())
+    return FileState(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 class FarFile(NamedTuple):
     """A file of this machine.
 
     Attributes:
         path: where the file lies.
+        state: of the file when the other process opened it.
         spec: of the model that its rows are for.
         csv_header: `present`, `absent`, or empty where the file shows it.
         max_pixels: most pixels of a picture.
     """
 
     path: Path
+    state: FileState
     spec: ModelSpec
     csv_header: str
     max_pixels: int
@@ -47,7 +73,7 @@ def described(file: FarFile) -> bytes:
 
 
 def get_ready(file: bytes) -> None:
-    """Open `file`. Raises ConfigError: it cannot be read."""
+    """Open `file`. Raises ConfigError: it cannot be read, or is another one by now."""
     _reader(file)
 
 
@@ -78,9 +104,15 @@ def _portions(reader: RowReader, position: Position, rows: int) -> list[Portion 
 @lru_cache(maxsize=1)
 def _reader(file: bytes) -> RowReader:
     """Return the reader of a file, which is opened for the first call. Raises ConfigError."""
-    path, spec, csv_header, max_pixels = FarFile(*pickle.loads(file))
+    path, state, spec, csv_header, max_pixels = FarFile(*pickle.loads(file))
     try:
         opened = path.open("rb", BUFFER_BYTES)
     except OSError as err:
         raise ConfigError(f"the input: {err}") from err
+    if state_of(opened) != state:
+        opened.close()
+        raise ConfigError(
+            f"the input: expected {path.name} as it was when this job began; it was changed or "
+            "replaced since: begin when nobody writes it"
+        )
     return reader_of(path.name, opened, spec, csv_header, max_pixels)
