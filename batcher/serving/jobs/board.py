@@ -72,8 +72,7 @@ class JobBoard:
         self._base = base.absolute()
         self._server = server
         open_job = partial(_open_allowed, files.open, settings, self._base)
-        self._files = files._replace(open=open_job)
-        self._unix_time = unix_time
+        self._files, self._unix_time = files._replace(open=open_job), unix_time
         self._entries: dict[str, JobEntry] = {}
         self._running: dict[str, ServerJob] = {}
         self._ends: dict[str, Deferred[None]] = {}
@@ -84,6 +83,7 @@ class JobBoard:
         self._checks = CpuPool(1, MOST_CHECKS, 1, call, clock, "job-checks")
         self._is_read = self._stops = False
         server.metrics.jobs.states = lambda: _states(self._entries.values())
+        server.metrics.jobs.running = lambda: [each.written() for each in self._running.values()]
 
     def start(self) -> Deferred[None]:
         """Read the notes, and go on with the jobs that have not ended; fires once they are read.
@@ -212,7 +212,7 @@ class JobBoard:
     def _run(self, entry: JobEntry) -> None:
         entry.become(JobState.RUNNING)
         entry.began = self._unix_time()
-        entry.rows_before = entry.progress.rows
+        entry.before = entry.progress
         self._note(entry)
         began = partial(self._note, entry)
         running = ServerJob(entry, self._server, self._files, began)
@@ -239,8 +239,7 @@ class JobBoard:
         if not self._stops:
             wait = AGAIN_S if entry.state is JobState.QUEUED else 0.0
             self._server.clock.callLater(wait, self._go_on)
-        rows = max(entry.progress.rows - entry.rows_before, 0)
-        self._server.metrics.jobs.count(rows, min(entry.progress.failed, rows))
+        self._server.metrics.jobs.count(*entry.written(entry.progress))
         self._ends.pop(entry.id).callback(None)
 
     def _end(self, entry: JobEntry, state: JobState) -> None:

@@ -74,7 +74,7 @@ class JobEntry:
         error: why it failed; empty if it did not.
         began: when it began to run last, in Unix seconds; None before.
         ended: when it ended; None before.
-        rows_before: rows that earlier runs had written when this run began.
+        before: how far earlier runs had come when this run began.
         cancelling: when a client has cancelled it, in Unix seconds; None before.
     """
 
@@ -89,7 +89,7 @@ class JobEntry:
         self.error = ""
         self.began: float | None = None
         self.ended: float | None = None
-        self.rows_before = 0
+        self.before = self.progress
         self.cancelling: float | None = None
 
     @property
@@ -111,7 +111,12 @@ class JobEntry:
         end = now if self.ended is None else self.ended
         if self.began is None or end <= self.began:
             return 0.0
-        return (self.progress.rows - self.rows_before) / (end - self.began)
+        return (self.progress.rows - self.before.rows) / (end - self.began)
+
+    def written(self, progress: Progress) -> tuple[int, int]:
+        """Return the rows that this run, now at `progress`, has written, and the failed of them."""
+        rows = max(progress.rows - self.before.rows, 0)
+        return rows, min(max(progress.failed - self.before.failed, 0), rows)
 
     def status(self, now: float) -> dict[str, Any]:
         """Return what clients read, as a value that JSON can hold; `now` is in Unix seconds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -13,18 +13,20 @@ class JobCounts:
 
     Attributes:
         states: called at each export for the number of jobs by state.
-        rows: rows of jobs since the start, by outcome: `answered` or `failed`.
+        running: called likewise for the rows, and the failed ones among them, of each run that has
+            not ended.
+        rows: rows of runs that have ended since the start, by outcome: `answered` or `failed`.
     """
 
     def __init__(self) -> None:
         """Start without jobs."""
         self.states: Callable[[], Mapping[str, int]] = dict
+        self.running: Callable[[], Iterable[tuple[int, int]]] = tuple
         self.rows: dict[str, int] = defaultdict(int)
 
     def count(self, rows: int, failed: int) -> None:
-        """Count rows that were written, and those of them without an answer."""
-        self.rows["answered"] += rows - failed
-        self.rows["failed"] += failed
+        """Count rows that a run has written, and those of them without an answer."""
+        _add(self.rows, rows, failed)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family."""
@@ -34,6 +36,14 @@ class JobCounts:
         yield jobs
         text = "Rows that batch jobs have written, by outcome."
         rows = CounterMetricFamily("batcher_job_rows", text, labels=("outcome",))
-        for outcome, number in self.rows.items():
+        counts = self.rows.copy()
+        for written, failed in self.running():
+            _add(counts, written, failed)
+        for outcome, number in counts.items():
             rows.add_metric((outcome,), number)
         yield rows
+
+
+def _add(counts: dict[str, int], rows: int, failed: int) -> None:
+    counts["answered"] += rows - failed
+    counts["failed"] += failed

@@ -127,6 +127,10 @@ class ServerJob:
         """How far the job is."""
         return self._entry.progress if self._job is None else self._job.progress
 
+    def written(self) -> tuple[int, int]:
+        """Return the rows that this run has written, and those of them without an answer."""
+        return self._entry.written(self.progress)
+
     def run(self) -> Deferred[Progress]:
         """Run; fires with how far the job is, which may not be its end after `stop`.
 
@@ -224,7 +228,7 @@ class ServerJob:
         # Once only: after a restart of the server the job goes on.
         entry.wanted = entry.wanted._replace(restart=False)
         entry.progress = progress_of(self._opened.record)
-        entry.rows_before = entry.progress.rows
+        entry.before = entry.progress
         self._began()
         if reader is None or output is None or self._stops:
             return entry.progress

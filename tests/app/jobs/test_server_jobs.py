@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,43 @@ def test_a_job_runs_in_the_bulk_class_and_says_how_far_it_is(night: Night) -> No
     text = night.serving.server.metrics.render().decode()
     assert 'batcher_jobs{state="done"} 1.0' in text
     assert 'batcher_job_rows_total{outcome="answered"} 10.0' in text
+
+
+def test_rows_are_counted_while_a_job_runs_and_once_where_it_goes_on(tmp_path: Path) -> None:
+    rows, bad = 200, 3
+    night = Night(tmp_path)
+    night.ready()
+    night.wait(night.board.start())
+    wanted = night.write("a", rows)
+    path = Path(wanted.input)
+    path.write_text("no row\n" * bad + path.read_text())
+    id = night.create(wanted)
+    night.serving.loop.run_until((night.folder / "out/a.jsonl.part").exists)
+
+    def counted() -> dict[str, float]:
+        text = night.serving.server.metrics.render().decode()
+        return {
+            outcome: float(value)
+            for outcome, value in re.findall(r'job_rows_total{outcome="(.*)"} (.*)', text)
+        }
+
+    def has_counted() -> bool:
+        night.serving.loop.clock.advance(BULK_S)
+        return counted().get("answered", 0) > 0
+
+    night.serving.loop.run_until(has_counted)
+    assert night.board.status(id)["state"] == "running"
+    night.wait(night.board.stop())
+    first = counted()
+    night.end()
+    assert first["failed"] == bad
+
+    again = night = Night(tmp_path)
+    again.serving.add_ready()
+    again.wait(again.board.start())
+    again.until(id, "done")
+    assert counted() == {"answered": rows - first["answered"], "failed": 0}
+    again.end()
 
 
 def test_jobs_run_one_after_the_other_in_the_order_they_came(night: Night) -> None:
