@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 
 from batcher.app.jobs.opening import Asked, DoneBefore, check_names, open_job
 from batcher.app.jobs.sources import source_at
@@ -41,6 +42,9 @@ MOST_DISK_TASKS = 256
 MOST_DISK_BYTES = 64 << 20
 """Bytes of files that wait to be written."""
 
+SWEEP_S = 60.0
+"""Seconds between two looks for jobs and files whose time is over: no client may ever ask again."""
+
 _DAY_S = 86_400.0
 
 
@@ -49,11 +53,13 @@ class ServerJobs(NamedTuple):
 
     Attributes:
         board: all jobs.
+        sweeping: removes what is old.
         uploads: files that clients have uploaded; None where they may not.
         batches: batches over these files; None likewise.
     """
 
     board: JobBoard
+    sweeping: LoopingCall
     uploads: Uploads | None = None
     batches: Batches | None = None
 
@@ -64,10 +70,17 @@ class ServerJobs(NamedTuple):
             # Jobs first: a file is never found before it is known whether a batch reads it.
             uploads = self.uploads
             started.addCallback(lambda _: uploads.start())
-        return started
+        return started.addCallback(self._sweep_from_now_on)
+
+    def _sweep_from_now_on(self, result: Any) -> Any:
+        if not self.board.stops:
+            self.sweeping.start(SWEEP_S)
+        return result
 
     def stop(self) -> Deferred[Any]:
         """Send nothing more; fires when the journal of each job is written."""
+        if self.sweeping.running:
+            self.sweeping.stop()
         return self.board.stop()
 
     def close(self) -> None:
@@ -91,13 +104,20 @@ def make_jobs(
     files = JobFiles(opening, partial(_checked, wishes.max_requests))
     board = JobBoard(jobs, base, server, files, unix_time)
     if jobs.uploads is None:
-        return ServerJobs(board)
+        return ServerJobs(board, _sweeping(board.sweep, server))
     bounds = (2, MOST_DISK_TASKS, MOST_DISK_BYTES)
     disk = CpuPool(*bounds, server.call_from_thread, server.clock, "uploads")
     keep_s = jobs.keep_days * _DAY_S
     uploads = Uploads(jobs.uploads, folder / "uploads", keep_s, disk, unix_time)
     most = max(int(jobs.most * wishes.key_share), 1)
-    return ServerJobs(board, uploads, Batches(board, uploads, folder / "outputs", most))
+    batches = Batches(board, uploads, folder / "outputs", most)
+    return ServerJobs(board, _sweeping(batches.sweep, server), uploads, batches)
+
+
+def _sweeping(sweep: Callable[[], None], server: ModelServer) -> LoopingCall:
+    sweeping = LoopingCall(sweep)
+    sweeping.clock = server.clock
+    return sweeping
 
 
 def _checked(most: int, wanted: Wanted, stops: Callable[[], bool]) -> BatchCheck | None:

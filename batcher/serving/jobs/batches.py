@@ -159,8 +159,9 @@ class Batches:
         return self.run(0, output.remove)
 
     def sweep(self) -> None:
-        """Remove the files whose time is over."""
+        """Remove the batches and the files whose time is over."""
         self._uploads.check_read()
+        self._board.sweep()
         self._uploads.sweep(self._in_use)
 
     def _in_use(self) -> set[str]:

@@ -57,7 +57,11 @@ _DAY_S = 86_400.0
 
 
 class JobBoard:
-    """Keeps the jobs of one server. Reactor thread."""
+    """Keeps the jobs of one server. Reactor thread.
+
+    Attributes:
+        stops: whether the server ends, and nothing more is sent.
+    """
 
     def __init__(
         self,
@@ -81,7 +85,7 @@ class JobBoard:
         self._disk = CpuPool(1, MOST_NOTES + 4 * settings.most, 1, call, clock, "jobs")
         # Apart from notes, for which a flood of clients must leave room.
         self._checks = CpuPool(1, MOST_CHECKS, 1, call, clock, "job-checks")
-        self._is_read = self._stops = False
+        self._is_read = self.stops = False
         server.metrics.jobs.states = lambda: _states(self._entries.values())
         server.metrics.jobs.running = lambda: [each.written() for each in self._running.values()]
 
@@ -118,9 +122,9 @@ class JobBoard:
 
         Raises QueueFull, InvalidInput, and Draining.
         """
-        if self._stops:
+        if self.stops:
             raise Draining("the server is being stopped and takes no more jobs")
-        self._forget_old()
+        self.sweep(1)
         taken = {each.wanted.output for each in self._entries.values() if not each.has_ended}
         if _files_of(wanted.output) & {file for each in taken for file in _files_of(each)}:
             raise InvalidInput(f"output: another job writes {wanted.output}")
@@ -176,7 +180,7 @@ class JobBoard:
 
     def stop(self) -> Deferred[Any]:
         """Send nothing more; fires when the journal of each job is written."""
-        self._stops = True
+        self.stops = True
         ends = list(self._ends.values())
         for running in list(self._running.values()):
             running.stop()
@@ -204,7 +208,7 @@ class JobBoard:
     def _go_on(self) -> None:
         """Run the jobs that have waited longest, as far as there is room."""
         for entry in list(self._entries.values()):
-            if self._stops or len(self._running) >= self._settings.at_once:
+            if self.stops or len(self._running) >= self._settings.at_once:
                 return
             if entry.state is JobState.QUEUED:
                 self._run(entry)
@@ -236,7 +240,7 @@ class JobBoard:
             entry.become(JobState.QUEUED)
             self._note(entry)
         # Later: a job that cannot go on at the moment would be begun again and again.
-        if not self._stops:
+        if not self.stops:
             wait = AGAIN_S if entry.state is JobState.QUEUED else 0.0
             self._server.clock.callLater(wait, self._go_on)
         self._server.metrics.jobs.count(*entry.written(entry.progress))
@@ -253,11 +257,11 @@ class JobBoard:
         write = partial(self._notes.write, entry.id, note)
         return maybeDeferred(self._disk.run, 0, inf, write).addErrback(_log_failure)
 
-    def _forget_old(self) -> None:
-        """Forget jobs that ended long ago, and the one that ended first if there are too many."""
+    def sweep(self, room: int = 0) -> None:
+        """Forget jobs that ended long ago, and those that ended first until there is `room`."""
         latest = self._unix_time() - self._settings.keep_days * _DAY_S
         ended = sorted((entry.ended, entry.id) for entry in self._entries.values() if entry.ended)
-        too_many = len(self._entries) - self._settings.most + 1
+        too_many = len(self._entries) - self._settings.most + room
         for number, (when, id) in enumerate(ended):
             if when < latest or number < too_many:
                 maybeDeferred(self.remove, id).addErrback(_log_failure)

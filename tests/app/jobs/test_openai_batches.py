@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from batcher.app.jobs.server_jobs import SWEEP_S
 from batcher.codecs.row_files.batch_lines import EMBEDDINGS
 from batcher.errors import InvalidInput, QueueFull, TooLarge, Unavailable, UnknownJob
 from batcher.frontends.endpoints.openai_batches.upload import Upload
@@ -172,6 +173,16 @@ def test_what_is_old_is_removed_with_all_that_was_written(clients: Clients) -> N
     kept = [path.name for path in (clients.folder / "jobs").rglob("*") if path.is_file()]
     assert not [name for name in kept if old in name]
     assert {name.partition(".")[0] for name in kept if name.startswith("file-")} == {new}
+
+
+def test_what_is_old_goes_though_no_client_asks_for_anything(clients: Clients) -> None:
+    clients.ready()
+    clients.ended(clients.begin(clients.upload(asked(0))), "completed")
+    clients.now += 8 * DAY_S
+    clients.serving.loop.clock.advance(SWEEP_S)
+    clients.wait(clients.uploads.disk.run(0, float("inf"), lambda: None))
+    clients.wait(clients.jobs.stop())  # behind what removes the job
+    assert not [path for path in (clients.folder / "jobs").rglob("*") if path.is_file()]
 
 
 def test_a_server_that_is_started_again_goes_on_with_batches_and_files(tmp_path: Path) -> None:
