@@ -71,11 +71,18 @@ class Opened(NamedTuple):
         reader: of the input.
         output: of the answers.
         files: those of the output.
+        named: fetches what lines name; None where they may name nothing.
     """
 
     reader: RowReader
     output: JobOutput
     files: OutputFiles
+    named: LineFiles | None = None
+
+    def give_up(self) -> None:
+        """Wait for no file that a line names: the job is stopped. Any thread."""
+        if self.named is not None:
+            self.named.give_up()
 
     def close(self) -> None:
         """Let go of the output, and end the process that reads."""
@@ -163,7 +170,7 @@ def _opened(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened |
     line = error_line_of(path.name, reader.place)
     output = JobOutput(files, writer, record, line, asked.text_of)
     output.open()
-    return Opened(_far(asked, spec, reader), output, files)
+    return Opened(_far(asked, spec, reader), output, files, asked.files)
 
 
 def _first(identity: dict[str, Any], reader: RowReader, parts: int) -> Record:

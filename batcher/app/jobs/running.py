@@ -63,6 +63,7 @@ class JobRun:
         self._reactor = install_reactor(self._loop)
         self._answers = make(self._reactor, self._loop)
         self._job = self._made_job(shape, opened)
+        self._opened = opened
         self._screen = JobScreen(opened.output.progress)
         self.rate_text = ""
         self._ended: list[Progress | Failure] = []
@@ -111,3 +112,4 @@ class JobRun:
     def _stop(self) -> None:
         self._stops = True
         self._job.stop()
+        self._opened.give_up()

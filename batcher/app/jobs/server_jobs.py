@@ -28,6 +28,7 @@ from batcher.serving.jobs.entry import Wanted
 from batcher.serving.jobs.server_job import JobFiles, OpenedJob
 from batcher.serving.jobs.uploads import Uploads
 from batcher.serving.jobs.writing import public_text
+from batcher.serving.references.fetcher import FetchRules
 from batcher.serving.references.line_files import LineFiles
 from batcher.serving.server import ModelServer
 from batcher.workers.pool import CpuPool
@@ -98,8 +99,9 @@ def make_jobs(
         return None
     folder = base.absolute() / jobs.folder
     text_of = message if settings.expose_model_errors else public_text
-    line_files = LineFiles(lambda: server.fetcher.rules)
-    opening = partial(_opened, folder / "work", settings.max_image_pixels, text_of, line_files)
+    opening = partial(
+        _opened, folder / "work", settings.max_image_pixels, text_of, lambda: server.fetcher.rules
+    )
     wishes = jobs.uploads or UploadSettings()
     files = JobFiles(opening, partial(_checked, wishes.max_requests))
     board = JobBoard(jobs, base, server, files, unix_time)
@@ -134,7 +136,7 @@ def _opened(
     work: Path,
     max_pixels: int,
     text_of: Callable[[BatcherError], str],
-    line_files: LineFiles,
+    rules: Callable[[], FetchRules],
     wanted: Wanted,
     spec: ModelSpec,
     identity: dict[str, Any],
@@ -144,7 +146,7 @@ def _opened(
     source, target = source_at(wanted.input, False), target_at(wanted.output, work)
     # The other cores are for the requests of clients.
     threads = max(cores() // 4, 1)
-    named = line_files if line_files.is_on else None
+    named = LineFiles(rules) if rules().is_on else None
     options = (wanted.csv_header, wanted.restart, max_pixels, text_of, threads, named)
     asked = Asked(source, target, *options)
     opened = open_job(asked, spec, identity)
@@ -152,4 +154,5 @@ def _opened(
     send = partial(target.send, files)
     if isinstance(opened, DoneBefore):
         return OpenedJob(opened.record, None, None, send, files.remove)
-    return OpenedJob(opened.output.record, opened.reader, opened.output, send, files.remove)
+    output, stop = opened.output, opened.give_up
+    return OpenedJob(output.record, opened.reader, output, send, files.remove, stop)

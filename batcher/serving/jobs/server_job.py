@@ -53,6 +53,10 @@ CLIENT = "jobs"
 """Whose share of the CPU pool hooks of jobs use."""
 
 
+def _do_nothing() -> None:
+    """Stand for what an opened job has nothing of."""
+
+
 class OpenedJob(NamedTuple):
     """Input and output of a job.
 
@@ -62,6 +66,7 @@ class OpenedJob(NamedTuple):
         output: of the answers; None likewise.
         send: puts the whole output where it belongs. A thread of its own.
         discard: removes what was written. A thread of its own.
+        give_up: ends what reading waits for, and the job does not any more.
     """
 
     record: Record
@@ -69,6 +74,7 @@ class OpenedJob(NamedTuple):
     output: JobOutput | None
     send: Callable[[], None]
     discard: Callable[[], None]
+    give_up: Callable[[], None] = _do_nothing
 
 
 OpenJob = Callable[[Wanted, ModelSpec, dict[str, Any]], OpenedJob]
@@ -148,8 +154,9 @@ class ServerJob:
             # The end of a server does not wait for gigabytes; a client who comes too late does.
             if not self.cancelled:
                 self._sending.cancel()
-        elif self._job is not None:
+        elif self._job is not None and self._opened is not None:
             self._job.stop()
+            self._opened.give_up()
         elif self._later is not None:
             self._later.cancel()
         # What is being opened is closed again as soon as it is open.

@@ -7,15 +7,16 @@ same. A line has no client who waits, so what differs is the patience:
 |---|---|
 | the source does not answer | the file is asked for again, for `FILE_S`; then its line has failed |
 | the file is missing, too large, or not allowed | its line has failed |
+| the job is stopped | all fail that are not here yet: a stopped job drops what is being read |
 
-Nothing is kept: a job hardly names a file twice. A job that is stopped ends with the lines that are
-being read.
+Nothing is kept: a job hardly names a file twice.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Final
 
 from batcher.core.error_text import brief
@@ -51,7 +52,9 @@ class _Contents(Mapping[str, bytes]):
 
 
 class LineFiles:
-    """Fetches the files of lines. Any thread, several at a time."""
+    """Fetches the files of the lines of one job. Any thread, several at a time."""
+
+    _is_given_up = False
 
     def __init__(
         self,
@@ -70,6 +73,14 @@ class LineFiles:
     def is_on(self) -> bool:
         """Whether lines may name files."""
         return self._rules().is_on
+
+    def give_up(self) -> None:
+        """Fetch nothing more: the job is stopped. A fetch ends at its next look at the time."""
+        self._is_given_up = True
+
+    def _now(self) -> float:
+        """Return the seconds; nothing has time any more once the job is stopped."""
+        return inf if self._is_given_up else self._seconds()
 
     def fetch(self, addresses: Sequence[str]) -> Mapping[str, bytes]:
         """Return the files of one line by their addresses, one after the other.
@@ -99,8 +110,9 @@ class LineFiles:
             reference = rules.sources.find(address)[0]
         except InvalidInput as err:
             raise InvalidInput(f"ref: {err}") from None
-        fetch = Fetch(rules.max_bytes, self._seconds() + FILE_S, self._seconds)
+        fetch = Fetch(rules.max_bytes, self._seconds() + FILE_S, self._now)
         try:
+            fetch.left()
             for wait in AGAIN_S:
                 try:
                     return self._read(rules, reference, fetch)

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from batcher.app.jobs.server_jobs import make_jobs
 from batcher.config.job_settings import JobSettings
 from batcher.config.settings import ServerSettings
+from batcher.core.references import Reference
 from batcher.errors import (
     MODEL_FAILED,
     Draining,
@@ -27,6 +28,10 @@ from batcher.errors import (
 from batcher.serving.jobs.entry import STATES, JobState, Wanted
 from batcher.serving.jobs.server_job import BROKEN_S
 from batcher.serving.model_version import ModelState
+from batcher.serving.references import line_files
+from batcher.serving.references.fetcher import rules_of
+from batcher.serving.references.line_files import LineFiles
+from batcher.serving.references.source import Fetch
 from tests.support.serving import Serving
 
 ROWS = 10
@@ -187,6 +192,29 @@ def test_a_job_that_is_cancelled_leaves_nothing(night: Night) -> None:
     assert night.wait(night.board.cancel(running))["state"] == "cancelled"
     assert list((night.folder / "out").iterdir()) == []
     assert night.wait(night.board.cancel(running))["state"] == "cancelled"
+
+
+def test_a_job_that_is_cancelled_waits_for_no_file_that_its_lines_name(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def silent(_: LineFiles, rules: Any, reference: Reference, fetch: Fetch) -> None:
+        asked.append(reference.address)
+        while True:
+            fetch.left()
+
+    monkeypatch.setattr(LineFiles, "_read", silent)
+    monkeypatch.setattr(line_files, "FILE_S", 1e9)
+    night.serving.add_ready()
+    rules = rules_of(ServerSettings(input_sources=("s3://photos/",)))
+    night.serving.server.fetcher.rules = rules
+    wanted = night.write("a")
+    Path(wanted.input).write_text('{"ref": "s3://photos/a"}\n')
+    id = night.create(wanted)
+    night.serving.loop.run_until(lambda: bool(asked))
+    assert night.wait(night.board.cancel(id))["state"] == "cancelled"
+    assert list((night.folder / "out").iterdir()) == []
 
 
 def test_a_server_that_is_started_again_goes_on_with_its_jobs(tmp_path: Path) -> None:

@@ -78,6 +78,24 @@ def test_a_source_that_is_silent_has_a_minute() -> None:
         found[A]
 
 
+def test_a_job_that_is_stopped_waits_for_no_file() -> None:
+    lines = Lines()
+    asked: list[str] = []
+
+    def silent(name: str, tag: str, fetch: Any) -> None:
+        asked.append(name)
+        lines.files.give_up()
+        fetch.left()
+
+    lines.bucket.read = silent  # type: ignore[method-assign, assignment]
+    found = lines.files.fetch([A, B])
+    assert asked == ["a"]
+    assert lines.waits == []
+    for address in (A, B):
+        with pytest.raises(InputSourceFailed):
+            found[address]
+
+
 def test_a_line_has_the_bounds_of_a_request() -> None:
     lines = Lines(max_body_bytes=2)
     with pytest.raises(TooLarge, match="2 bytes together"):
