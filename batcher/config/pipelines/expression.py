@@ -7,7 +7,8 @@ names) is refused with the text that was found.
 
     value       what it stands for, for each row
     ---------   ----------------------------------------------------------------
-    0.9, "new"  a number, true, false, or a text
+    0.9, "new"  a number, or a text
+    true, false a truth value
     tag         the request's input `tag`; it has one value a row
     a.scores    the output `scores` of the step `a`
     max(a.x)    one number of all values of a row; so min, sum, mean, argmax
@@ -147,6 +148,8 @@ def _node(tree: ast.expr, depth: int) -> Node:
     match tree:
         case ast.Constant(value=bool() | int() | float() | str() as value):
             return Constant(value)
+        case ast.Name(id=("true" | "false") as word):  # as in YAML; Python's are constants
+            return Constant(word == "true")
         case ast.Name(id=name):
             return Name(name)
         case ast.Attribute(value=ast.Name(id=step), attr=output):

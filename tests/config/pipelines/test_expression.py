@@ -46,6 +46,8 @@ ARRAYS = {
         ("len(a.scores) == 3", [True, True, True]),
         ('tag == "new" or urgent', [True, False, True]),
         ("not urgent", [False, True, True]),
+        ("urgent == true and urgent != false", [True, False, False]),
+        ("urgent == False", [False, True, True]),
         ("1 < n <= 2", [False, True, False]),
         ("n * 2 - 1 == 5", [False, False, True]),
         ("abs(n - 2) + 0 == 0", [False, True, False]),
