@@ -123,7 +123,7 @@ class JobRoutes:
         jobs = self._allowed(call)
         if is_heavy(call.body):
             raise too_large(HEAVY_BYTES, " of JSON for a route that infers nothing")
-        body = members_of(from_json(plain_body(call.body)), "body")
+        body = members_of(from_json(plain_body(call.body)), "the body")
         return jobs.create(wanted_of(body)).addCallback(json_reply)
 
     def all(self, call: Call) -> Deferred[Reply]:

@@ -97,7 +97,9 @@ def test_a_job_is_made_read_cancelled_and_forgotten() -> None:
 def test_what_is_no_job_is_refused(both: Both, body: Any, message: str) -> None:
     answer = both(MemoryServer(batch_jobs=MemoryJobs()), post(body))
     assert answer.status == 400
-    assert message in answer.decoded()["error"]
+    error = answer.decoded()["error"]
+    assert message in error
+    assert "/predict" not in error  # what is advised for a request of inference
 
 
 def test_places_and_pages_that_are_not_allowed_are_forbidden(both: Both) -> None:

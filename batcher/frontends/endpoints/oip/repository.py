@@ -77,7 +77,7 @@ def _document(body: Body) -> dict[str, Any]:
     if is_heavy(body):
         raise too_large(HEAVY_BYTES, " of JSON for a route that infers nothing")
     plain = plain_body(body)
-    return object_of(from_json(plain), "body") if len(plain) else {}
+    return object_of(from_json(plain), "the body") if len(plain) else {}
 
 
 def _parameters(body: Body) -> dict[str, Any]:

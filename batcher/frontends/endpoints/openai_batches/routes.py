@@ -179,7 +179,7 @@ class BatchRoutes:
         batches, owner = self._asked(call)
         if is_heavy(call.body):
             raise too_large(HEAVY_BYTES, " of JSON for a route that infers nothing")
-        body = members_of(from_json(plain_body(call.body)), "body")
+        body = members_of(from_json(plain_body(call.body)), "the body")
         return batches.create(owner, asked_of(body)).addCallback(json_reply)
 
     def all(self, call: Call) -> Deferred[Reply]:
