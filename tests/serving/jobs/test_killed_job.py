@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 KILLED = -9
 NEVER = 1 << 30
 MOST_RUNS = 60
-OUTPUTS = ["out.jsonl", "out.csv", "out.npz"]
+OUTPUTS = ["out.jsonl", "out.csv", "out.npz", "out.parquet"]
 ROWS = 40
 
 
@@ -68,6 +68,8 @@ def test_a_killed_job_loses_nothing_and_writes_nothing_twice(tmp_path: Path) -> 
 @pytest.mark.long
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_twenty_kills_change_nothing(tmp_path: Path, name: str) -> None:
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
     check_killed(tmp_path, name, Random(name), 20)
     if name.endswith(".npz"):
         assert len(np.load(tmp_path / "wild" / name)["y"]) == ROWS - 3
