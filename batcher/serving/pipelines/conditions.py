@@ -36,6 +36,9 @@ _Ask = Callable[[Mapping[str, Array]], Any]
 
 _FLOAT: Final = np.dtype(np.float64)
 
+_LEAST_WHOLE, _MOST_WHOLE = -(2**63), 2**64 - 1
+"""Whole numbers that an integer of NumPy's can be."""
+
 _ARITHMETIC: Final[dict[str, Callable[..., Any]]] = {
     "+": np.add,
     "-": np.subtract,
@@ -99,11 +102,13 @@ def _constant(value: Any) -> tuple[str, _Ask]:
     if isinstance(value, bool):
         return "truth", lambda arrays: value
     try:
-        float(value)
+        as_float = float(value)
     except OverflowError:
         digits = len(str(value))
         raise ValueError(f"expected numbers up to 1.8e308; got one of {digits} digits") from None
-    return "number", lambda arrays: value
+    # NumPy takes a larger whole number for an object, of which it has no absolute value.
+    number = value if _LEAST_WHOLE <= value <= _MOST_WHOLE else as_float
+    return "number", lambda arrays: number
 
 
 def _kind(tensor: TensorSpec, reference: str) -> str:

@@ -60,6 +60,7 @@ ARRAYS = {
         ("sum(a.bytes) - 9 < 0 and mean(a.bytes) > 0", [True, False, False]),
         ("abs(least) == 128", [True, False, False]),
         ("least < 300 and a.bytes[0] > -1", [True, True, True]),
+        (f"n < abs(1{'0' * 20}) and n != 1{'0' * 20}", [True, True, True]),
     ],
 )
 def test_a_condition_says_which_rows_it_means(text: str, rows: list[bool]) -> None:
