@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from batcher.config.reading import Source, read_yaml
 from batcher.core.git_pointers import FETCHING, is_pointer
@@ -30,10 +31,24 @@ _KEYS = ("file", "weights", "sample")
 """The keys whose values are names of files."""
 
 
-def files_named_in(path: Path) -> list[str]:
-    """Return the files that the `model.yaml` at `path` names. Raises ConfigError: it is no YAML."""
+def files_named_in(path: Path, there: Collection[str]) -> list[str]:
+    """Return the files that the `model.yaml` at `path` names.
+
+    One that it leaves to be found, and that is not among the files `there`, is named as `*.onnx`.
+
+    Raises ConfigError: it is no YAML.
+    """
     values = read_yaml(path).values
-    return [values[key] for key in _KEYS if isinstance(values.get(key), str) and values[key]]
+    named = [values[key] for key in _KEYS if isinstance(values.get(key), str) and values[key]]
+    suffixes = _suffixes_to_find(values)
+    if not suffixes or any(Path(name).name == name and name.endswith(suffixes) for name in there):
+        return named
+    return [*named, f"*{suffixes[0]}"]
+
+
+def _suffixes_to_find(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return how the file is called that a `model.yaml` of these `values` leaves to be found."""
+    return _SUFFIXES.get(str(values.get("format")), ()) if values.get("file") is None else ()
 
 
 def refuse_pointers(folder: Path, source: Source) -> None:
@@ -59,9 +74,8 @@ def find_file(folder: Path, source: Source) -> None:
     Raises:
         ConfigError: there is none, or there are several; the message says what to write.
     """
-    values = source.values
-    suffixes = _SUFFIXES.get(str(values.get("format")))
-    if suffixes is None or values.get("file") is not None:
+    suffixes = _suffixes_to_find(source.values)
+    if not suffixes:
         return
     found = sorted(path.name for path in folder.iterdir() if path.suffix in suffixes)
     place = source.origin(("format",))
@@ -69,7 +83,7 @@ def find_file(folder: Path, source: Source) -> None:
         source.override(("file",), found[0], place)
         return
     raise ConfigError(
-        f"{place}: file: expected the model's file for format {values['format']}; got none: "
+        f"{place}: file: expected the model's file for format {source.values['format']}; got none: "
         f"{_advice_of_several(found, suffixes[0])}"
     )
 

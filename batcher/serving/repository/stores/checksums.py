@@ -3,13 +3,18 @@
 | who says                         | what is compared |
 |---|---|
 | `SHA256SUMS` beside `model.yaml` | the SHA-256 of every file in it, as `sha256sum` writes it |
-| a tag of 64 hexadecimal digits   | the SHA-256 of the file: an index of a web server |
+| a tag `sha256:…`                 | the SHA-256 of the file: an index of a web server |
+| a tag of 64 hexadecimal digits   | the SHA-256 of the file: some web servers |
 | a tag of 32 hexadecimal digits   | the MD5 of the file: S3 and Google Cloud Storage |
 | such a tag with `-` and a number | the MD5 of the MD5s of parts of an upload, of the usual sizes |
 
 A bucket that encrypts with a key of its own (SSE-KMS) has tags that look like an MD5 and are none.
 Then not one file of a version fits its tag, while a damaged file is one among others that fit. So
-where no tag fits, and there are at least two, tags tell nothing, and sizes alone are compared.
+where no tag fits, and there are at least two, tags tell nothing, and sizes alone are compared. The
+tag of an upload in parts counts as one that does not fit. What an index says is no such tag.
+
+A `SHA256SUMS` itself is compared with nothing: were it damaged, a file would not fit it. In such a
+bucket it would be the only file that is held against its tag.
 """
 
 from __future__ import annotations
@@ -17,13 +22,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores.store import StoredFile
 
 SUMS = "SHA256SUMS"
 """The file that names every file of a version with its SHA-256."""
+
+SAID = "sha256:"
+"""Begins the tag of a file whose SHA-256 an index says."""
 
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](\S.*)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -35,7 +43,10 @@ PART_SIZES = (5 * MIB, 8 * MIB, 10 * MIB, 15 * MIB, 16 * MIB, 32 * MIB, 64 * MIB
 
 
 def read_sums(text: str) -> dict[str, str]:
-    """Return the SHA-256 of each file that the text of a `SHA256SUMS` names. Raises ConfigError."""
+    """Return the SHA-256 of each file that the text of a `SHA256SUMS` names. Raises ConfigError.
+
+    A line about that file itself says what the file was before it was written: `find` finds it too.
+    """
     found = {}
     for number, line in enumerate(text.splitlines(), 1):
         match = _LINE.fullmatch(line.rstrip())
@@ -43,6 +54,7 @@ def read_sums(text: str) -> dict[str, str]:
             found[match[2].removeprefix("./")] = match[1].lower()
         elif line.strip():
             raise ConfigError(f"{SUMS}:{number}: expected a SHA-256 and the name of a file")
+    found.pop(SUMS, None)
     return found
 
 
@@ -57,16 +69,21 @@ def damaged(folder: Path, files: Sequence[StoredFile], sums: dict[str, str]) -> 
 
     `sums` are those of `SHA256SUMS`; other files are compared with their tags. Raises OSError.
     """
-    wrong, fits, fits_not = [], 0, []
+    wrong, fits, fits_not, unclear = [], 0, [], 0
     for file in files:
         expected = sums.get(file.name)
+        if expected is None and file.tag.startswith(SAID):
+            expected = file.tag.removeprefix(SAID).lower()
         if expected is not None:
             wrong += [file.name] * (sha256_of(folder / file.name) != expected)
+            continue
+        if sums and PurePosixPath(file.name).name == SUMS:
             continue
         verdict = _fits_tag(folder / file.name, file.tag)
         fits += verdict is True
         fits_not += [file.name] * (verdict is False)
-    are_tags_sums = fits > 0 or len(fits_not) == 1
+        unclear += verdict is None and _PARTS.fullmatch(file.tag.lower()) is not None
+    are_tags_sums = fits > 0 or (len(fits_not) == 1 and not unclear)
     return wrong + (fits_not if are_tags_sums else [])
 
 

@@ -92,7 +92,7 @@ class Download:
         for file in (file for file in files if file.name in wrong):
             partials[file].forget()
         if wrong:
-            raise _damage(wrong)
+            raise _damage(wrong, is_alone=len(files) == 1)
 
     def _fetch(self, partials: dict[StoredFile, PartialFile]) -> None:
         tasks = []
@@ -165,7 +165,8 @@ class Download:
         """
         version = self._version
         if not version.inner:
-            return DEFINITION, files_named_in(folder / DEFINITION)
+            there = [file.name for file in version.files]
+            return DEFINITION, files_named_in(folder / DEFINITION, there)
         config = read_config(folder / CONFIG, version.name, folder / version.inner)
         return CONFIG, [str(config.source.values["file"])]  # of each format that is read there
 
@@ -181,10 +182,15 @@ class Download:
         return [file for file in small if file.name in known or file in beside]
 
 
-def _damage(names: Sequence[str]) -> ConfigError:
+def _damage(names: Sequence[str], is_alone: bool) -> ConfigError:
+    """Return the error of damaged files; one that `is_alone` has nothing beside it to say more."""
+    no_md5 = (
+        "; or the bucket encrypts with a key of its own (SSE-KMS), and has no checksum of it: make "
+        f"a folder of it, with a model.yaml and a {SUMS}"
+    )
     return ConfigError(
         f"{', '.join(sorted(names))}: expected the content that {SUMS} or the store's own checksum "
-        "says; got other bytes: the file was damaged in the store or on its way"
+        f"says; got other bytes: the file was damaged in the store or on its way{no_md5 * is_alone}"
     )
 
 

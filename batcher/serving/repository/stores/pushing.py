@@ -167,7 +167,7 @@ def _files_in(folder: Path) -> list[str]:
     found = [name for name in found if name != SUMS]  # it is made anew
     if fault := names_fault([*found, SUMS]):
         raise ConfigError(f"{str(folder)!r}: {fault}")
-    named = files_named_in(folder / DEFINITION) if DEFINITION in found else []
+    named = files_named_in(folder / DEFINITION, found) if DEFINITION in found else []
     if missing := missing_of(named, {*found}):
         raise ConfigError(
             f"{str(folder / DEFINITION)!r}: expected names of files in that folder; got "

@@ -33,6 +33,7 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_o
 
 from batcher.core.error_text import brief
 from batcher.errors import ConfigError
+from batcher.serving.repository.stores.checksums import SAID
 from batcher.serving.repository.stores.names import MAX_DEPTH, file_fault
 from batcher.serving.repository.stores.secrets import without_secrets
 from batcher.serving.repository.stores.store import MAX_LISTED, FileChanged, StoredFile
@@ -82,8 +83,9 @@ class WebStore:
         """Return the files in the folder `prefix` and below it. Raises OSError, ConfigError."""
         start = f"{prefix}/" if prefix else ""
         self._tags = {}
-        index = self._get(f"{start}{INDEX}", missing=True)
-        files = self._walk(start) if index is None else _of_index(index, prefix, start)
+        # That of all folders, since a server with an index need not have one for each, nor lists.
+        index = self._get(INDEX, missing=True)
+        files = self._walk(start) if index is None else _of_index(index, start)
         found = list(islice(files, MAX_LISTED + 1))
         if len(found) > MAX_LISTED:
             raise ConfigError(
@@ -219,24 +221,26 @@ class _Links(HTMLParser):
             self.links += [value for name, value in attrs if name == "href" and value]
 
 
-def _of_index(content: bytes, prefix: str, start: str) -> Iterator[StoredFile]:
-    """Yield the files of an index, whose names begin at `start`. Raises ConfigError."""
+def _of_index(content: bytes, start: str) -> Iterator[StoredFile]:
+    """Yield the files of an index whose names begin with `start`. Raises ConfigError."""
     try:
         for each in json.loads(content)["files"]:
             name, size = each["name"], each["size"]
             if not isinstance(name, str) or type(size) is not int or size < 0:
                 raise ValueError(each)
-            yield StoredFile(start + name, size, _tag_of_index(each))
+            if name.startswith(start):
+                yield StoredFile(name, size, _tag_of_index(each))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
-        place = f"{prefix}/{INDEX}" if prefix else INDEX
         raise ConfigError(
-            f'{place}: expected {{"files": [{{"name": …, "size": …, "sha256": …}}]}}; got '
+            f'{INDEX}: expected {{"files": [{{"name": …, "size": …, "sha256": …}}]}}; got '
             f"something else: {brief(str(err), 200)}"
         ) from None
 
 
 def _tag_of_index(entry: dict[str, Any]) -> str:
-    return str(entry.get("sha256") or entry.get("etag") or "")
+    if digest := entry.get("sha256"):
+        return f"{SAID}{digest}"
+    return str(entry.get("etag") or "")
 
 
 def _names_in(page: bytes, url: str) -> list[str]:

@@ -195,11 +195,31 @@ def test_one_flipped_bit_is_found_and_fetched_anew(
     assert store.fetched - before == len(BIG)
 
 
+def test_a_bucket_whose_tags_are_no_checksums_is_checked_by_its_sums(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It encrypts with a key of its own, and the sums were written by `find`, which finds them."""
+
+    def tag(content: bytes) -> str:
+        return md5(b"key" + content).hexdigest()
+
+    monkeypatch.setattr("tests.support.memory_store._tag", tag)
+    said = {"big.pt": BIG, "a/b": b"", "model.yaml": b"file: big.pt\n", "./SHA256SUMS": b""}
+    lines = "".join(f"{sha256(content).hexdigest()}  {name}\n" for name, content in said.items())
+    store.files["m/1/SHA256SUMS"] = lines.encode()
+    download(store).run(tmp_path / "to", tmp_path / "notes")
+    assert (tmp_path / "to/big.pt").read_bytes() == BIG
+    store.files["m/1/big.pt"] = BIG[:-1] + b"?"
+    with pytest.raises(ConfigError, match=r"^big.pt: expected the content that SHA256SUMS"):
+        download(store).run(tmp_path / "other", tmp_path / "other notes")
+
+
 @pytest.mark.parametrize(
     ("files", "missing"),
     [
         ({"model.yaml": b"file: big.pt"}, "model.yaml names 'big.pt'"),
         ({"model.yaml": b"weights: ./w.pt"}, "model.yaml names 'w.pt'"),
+        ({"model.yaml": b"format: onnx", "a/b.onnx": b"x"}, r"model.yaml names '\*.onnx'"),
         ({"model.yaml": b"", "SHA256SUMS": b"0" * 64 + b"  x.py"}, "SHA256SUMS names 'x.py'"),
     ],
 )
@@ -244,8 +264,13 @@ def test_tags_that_are_no_checksums_are_not_compared(tmp_path: Path) -> None:
     assert damaged(tmp_path, of(*right), {}) == []
     assert damaged(tmp_path, of("0" * 32, right[1]), {}) == ["a"]
     assert damaged(tmp_path, of("0" * 32, "1" * 32), {}) == []  # a bucket with keys of its own
+    assert damaged(tmp_path, of("0" * 32, f"{'1' * 32}-3"), {}) == []  # one of them in parts
+    assert damaged(tmp_path, of("0" * 32, "0x8DB"), {}) == ["a"]
     assert damaged(tmp_path, of("0x8DB", "5f-1"), {}) == []
     assert damaged(tmp_path, of(sha256(b"a").hexdigest(), "0" * 64), {}) == ["b"]
+    said = [f"sha256:{sha256(name).hexdigest().upper()}" for name in (b"a", b"c")]
+    assert damaged(tmp_path, of(*said), {}) == ["b"]
+    assert damaged(tmp_path, of("sha256:abc", said[1]), {}) == ["a", "b"]
 
 
 def test_a_tag_of_an_upload_in_parts_is_understood(

@@ -118,6 +118,16 @@ def test_other_content_is_another_version_and_an_unchanged_file_is_not_fetched_a
     assert bench.fetch() != before
 
 
+def test_one_file_in_a_bucket_without_checksums_is_refused_with_what_to_do(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.support.memory_store._tag", lambda content: "0" * 32)
+    bench = Bench(tmp_path, store, "s3://bucket/models/price.pmml")
+    words = r"\(SSE-KMS\).*make a folder of it, with a model\.yaml and a SHA256SUMS"
+    with pytest.raises(ConfigError, match=words):
+        bench.fetch()
+
+
 def test_a_file_that_is_not_there_is_named(store: MemoryStore, tmp_path: Path) -> None:
     bench = Bench(tmp_path, store, "s3://bucket/models/prices.pmml")
     words = r"models\.price: expected the file 'prices\.pmml' in s3://bucket/models; there is none"

@@ -86,7 +86,14 @@ def index(*files: dict[str, Any]) -> bytes:
 
 def test_an_index_lists_all_files_by_one_request(site: Site) -> None:
     site.put("index.json", index({"name": "m/1/f", "size": 3, "sha256": "abc"}))
-    assert WebStore(ADDRESS).list("") == [StoredFile("m/1/f", 3, "abc")]
+    assert WebStore(ADDRESS).list("") == [StoredFile("m/1/f", 3, "sha256:abc")]
+    assert site.asked == ["GET /models/index.json"]
+
+
+def test_an_index_tells_of_one_folder_on_a_server_that_lists_none(site: Site) -> None:
+    names = ("m/1/f", "m/2/f", "more/1/f")
+    site.put("index.json", index(*({"name": name, "size": 3} for name in names)))
+    assert [file.name for file in WebStore(ADDRESS).list("m")] == ["m/1/f", "m/2/f"]
     assert site.asked == ["GET /models/index.json"]
 
 
