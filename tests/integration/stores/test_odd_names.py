@@ -24,11 +24,17 @@ def test_a_name_that_no_folder_can_have_leaves_out_what_has_it(
         root = f"{bucket.environment['AWS_ENDPOINT_URL']}/models/repository"
 
         def put(name: str) -> None:
-            asked = Request(f"{root}/{quote(name)}", b"x", {"Content-Type": "a/b"}, method="PUT")
+            body = b"" if name.endswith("/") else b"x"
+            asked = Request(f"{root}/{quote(name)}", body, {"Content-Type": "a/b"}, method="PUT")
             urlopen(asked, timeout=30).close()
 
         for name in ("a/1", "b/1", "b/2", "b/3", "c/1"):
             put(f"{name}/model.yaml")
+        for name in ("b/1/", "b/1/sub/", "b/1/sub/net.onnx"):  # as a console makes folders
+            put(name)
+        found, faults = versions_in(bucket.address, open_bucket(bucket.address).list(""))
+        assert faults == {}
+        assert [file.name for file in found[1].files] == ["model.yaml", "sub/net.onnx"]
         for name in ("b/2//net.onnx", "b/3/sub/../net.onnx", "c//2/model.yaml", "notes/x//y"):
             put(name)
         store = open_bucket(bucket.address)

@@ -11,13 +11,14 @@ of an authority of one's own from the file that `SSL_CERT_FILE` names.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batcher.errors import ConfigError
+from batcher.serving.repository.stores.checksums import PART_SIZES
 from batcher.serving.repository.stores.secrets import without_secrets
 from batcher.serving.repository.stores.store import MAX_LISTED, FileChanged, NoCreation, StoredFile
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 CERTIFICATES = ("SSL_CERT_FILE", "AWS_CA_BUNDLE")
 """Variables that name a file of certificates."""
+
+MAX_PARTS = 10_000
+"""Parts of one upload that S3 and Google take: of 5 MiB each, 48 GiB."""
 
 _CLIENT: dict[str, Any] = {
     "connect_timeout": "5s",
@@ -80,7 +84,7 @@ class Bucket:
                     raise ConfigError(
                         f"{self._address}: expected at most {MAX_LISTED} files; there are more"
                     )
-        return [*found.values()]
+        return _without_folders(found)
 
     def _files(self, prefix: str) -> Iterator[StoredFile]:
         """Yield the files in the folder `prefix` and below it, maybe some of them twice.
@@ -132,7 +136,8 @@ class Bucket:
     def put(self, name: str, path: Path) -> None:
         """Store the file at `path` under `name`. Raises OSError."""
         with self._translated():
-            self._obstore.put(self._store, name, path)
+            nbytes = _part_bytes(path.stat().st_size)
+            self._obstore.put(self._store, name, path, chunk_size=nbytes)
 
     def create(self, name: str, content: bytes) -> bool:
         """Store a new file, or return False if there is one. Raises OSError, NoCreation."""
@@ -165,6 +170,26 @@ class Bucket:
             raise
         except (self._obstore.exceptions.BaseError, OSError, ValueError) as err:
             raise OSError(f"{self._address}: {_text(err)}") from None
+
+
+def _part_bytes(size: int) -> int:
+    """Return the bytes of each part of an upload of `size` bytes: of a size that checks know."""
+    return next((each for each in PART_SIZES if size <= each * MAX_PARTS), PART_SIZES[-1])
+
+
+def _without_folders(found: Mapping[str, StoredFile]) -> list[StoredFile]:
+    """Return the files `found` by their names, but those that stand for folders.
+
+    Some programs, the console of S3 among them, put an empty file `m/1/sub/` where they make a
+    folder, and the library takes the slash away.
+    """
+    folders = set[str]()
+    for name in found:
+        folder = name.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return [file for name, file in found.items() if file.size or name not in folders]
 
 
 def _stored(each: Any) -> StoredFile:

@@ -1,0 +1,24 @@
+"""What is made of the listings of buckets, and of files on their way into one."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batcher.serving.repository.stores.bucket import MAX_PARTS, _part_bytes, _without_folders
+from batcher.serving.repository.stores.checksums import MIB, PART_SIZES
+from batcher.serving.repository.stores.store import StoredFile
+
+
+def test_empty_files_in_the_place_of_folders_are_no_files() -> None:
+    sizes = {"m": 0, "m/1": 0, "m/1/sub": 0, "m/1/sub/f": 3, "m/1/g": 0, "m/1/sub2": 0}
+    found = _without_folders({name: StoredFile(name, size, "") for name, size in sizes.items()})
+    assert [file.name for file in found] == ["m/1/sub/f", "m/1/g", "m/1/sub2"]
+
+
+@given(st.integers(0, PART_SIZES[-1] * MAX_PARTS))
+def test_an_upload_has_no_more_parts_than_stores_take(size: int) -> None:
+    assert _part_bytes(size) in PART_SIZES
+    assert size <= _part_bytes(size) * MAX_PARTS
+    if size <= 48 << 30:
+        assert _part_bytes(size) == 5 * MIB
