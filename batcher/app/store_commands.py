@@ -7,22 +7,23 @@ ends with status 1 and the reason where it could not.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-from batcher.core.names import is_number
+from batcher.core.names import is_number, name_fault
 from batcher.errors import ConfigError
+from batcher.serving.repository.listing import titled
 from batcher.serving.repository.stores.address import check_address, is_store
 from batcher.serving.repository.stores.download import Download
 from batcher.serving.repository.stores.folder import FolderStore
 from batcher.serving.repository.stores.opening import open_bucket, open_store
-from batcher.serving.repository.stores.pushing import push, remove, versions_of
+from batcher.serving.repository.stores.pushing import push, remove
 from batcher.serving.repository.stores.store import Store, WritableStore
-from batcher.serving.repository.stores.versions import StoredVersion, versions_in
+from batcher.serving.repository.stores.versions import Key, StoredVersion, versions_in
 
 
 @click.group(name="models")
@@ -59,8 +60,7 @@ def list_models(store: str, model: str) -> None:
         click.echo(f"{version.title}  {len(version.files)} files  {version.nbytes:,} bytes")
     if not shown:
         click.echo(f"{address} has no version of {model or 'any model'}", err=True)
-    for (name, number), reason in faults.items():
-        click.echo(f"{name}/{number} is left out: {reason}", err=True)
+    _tell_faults(faults, model)
 
 
 @models_command.command(name="pull")
@@ -134,6 +134,13 @@ def remove_version(store: str, version: str) -> None:
     click.echo(f"{name}/{number} is removed from {address}, {count} files")
 
 
+def _tell_faults(faults: Mapping[Key, str], model: str) -> None:
+    """Tell why versions are left out; of `model` alone if it is named."""
+    for key, reason in faults.items():
+        if model in ("", key[0]):
+            click.echo(f"{titled(key)} is left out: {reason}", err=True)
+
+
 def _put(version: StoredVersion, fetched: Path, target: Path) -> None:
     """Put what was `fetched` of a version to `target`, and Triton's files above it. Raises OSError.
 
@@ -175,14 +182,16 @@ def _parsed(version: str) -> tuple[str, int | None]:
     """Return the model and the number in MODEL/VERSION; None without a number."""
     name, slash, number = version.partition("/")
     # Without a name it would be a version of any model: scripts have variables that are empty.
-    if not name or (slash and not number.isdecimal()):
+    if name_fault(name) or (slash and not is_number(number)):
         raise ConfigError(f"expected MODEL/VERSION, as in digits/3; got {version!r}")
     return name, int(number) if slash else None
 
 
 def _chosen(address: str, store: Store, version: str) -> StoredVersion:
     name, number = _parsed(version)
-    found = [one for one in versions_of(store, address, name) if number in (None, int(one.version))]
+    there, faults = versions_in(address, store.list(name))
+    _tell_faults(faults, name)
+    found = [one for one in there if one.name == name and number in (None, int(one.version))]
     if not found:
         raise ConfigError(f"{address}: expected a version that is there; got {version!r}")
     return max(found, key=lambda one: int(one.version))

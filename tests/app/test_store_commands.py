@@ -196,6 +196,8 @@ def test_a_folder_may_be_the_store(folder: Path, tmp_path: Path) -> None:
         (("rm", ADDRESS, "digits"), "expected MODEL/VERSION"),
         (("rm", ADDRESS, "digits/9"), "expected a version that is there; got digits/9"),
         (("rm", ADDRESS, "/3"), "expected MODEL/VERSION, as in digits/3; got '/3'"),
+        (("rm", "m", "../3"), "expected MODEL/VERSION, as in digits/3; got '../3'"),
+        (("rm", ADDRESS, f"m/{'9' * 5000}"), "expected MODEL/VERSION, as in digits/3; got 'm/99"),
         (("pull", ADDRESS, ""), "expected MODEL/VERSION, as in digits/3; got ''"),
     ],
 )
@@ -212,6 +214,41 @@ def test_a_mistake_ends_with_its_reason(
     text = run(*words, status=1)
     assert why in text
     assert "hidden" not in text
+
+
+def test_why_a_version_is_left_out_is_told_of_the_model_that_is_asked_for(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    store.files = {"m/1/model.yaml": b"", "m/2/model.yaml": b"", "m/2/a\\b": b""}
+    store.files["n\x1b[2J/1/model.yaml"] = b""
+    words = "m/2 is left out: expected names of files that can be copied; got 'a"
+    listed = run("ls", ADDRESS)
+    assert words in listed
+    assert r"n\x1b[2J is left out: expected a name of a model" in listed
+    assert "x1b" not in run("ls", ADDRESS, "m")
+    pulled = run("pull", ADDRESS, "m/2", "--to", tmp_path, status=1)
+    assert words in pulled
+    assert "expected a version that is there; got 'm/2'" in pulled
+
+
+def test_links_in_a_folder_that_is_the_store_are_followed(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "repository"
+    run("push", folder, place)
+    files = place / "digits/3"
+    (files / "SHA256SUMS").unlink()
+    (place / "digits/4").symlink_to("3")
+    (files / "up").symlink_to("..")
+    (files / "round").symlink_to("round")
+    (files / "nowhere").symlink_to("nothing")
+    assert run("ls", place).splitlines() == [
+        f"digits/{number}  3 files  3,020 bytes" for number in (3, 4)
+    ]
+    plain = folder.rename(folder.parent / "net")
+    assert "digits/5 is in" in run("push", plain, place, "--name", "digits")
+    assert not (files / "SHA256SUMS").exists(), "the files of the other version are not written to"
+    words = f"{str(place / 'digits/4')!r}: expected a folder; got a link: remove that"
+    assert words in run("rm", place, "digits/4", status=1)
+    assert (files / "model.yaml").is_file()
 
 
 def test_a_version_that_names_a_file_which_is_not_there_is_not_pushed(

@@ -68,8 +68,8 @@ class Listing(NamedTuple):
 
         At most MAX_LEFT_OUT reasons.
         """
-        found = {_titled(key): reason for key, reason in self.misplaced.items()}
-        found.update({_titled(key): "it cannot be read" for key in self.unread})
+        found = {titled(key): reason for key, reason in self.misplaced.items()}
+        found.update({titled(key): "it cannot be read" for key in self.unread})
         return dict(list(found.items())[:MAX_LEFT_OUT])
 
     def warn(self) -> None:
@@ -84,11 +84,11 @@ class Listing(NamedTuple):
         """
         names = {(name, "") for name, _ in up}
         left_out = [
-            f"{_titled(key)} {_AS_IT_IS if key in up or key in names else _LEFT_OUT}: {reason}"
+            f"{titled(key)} {_AS_IT_IS if key in up or key in names else _LEFT_OUT}: {reason}"
             for key, reason in self.unread.items()
         ]
         misplaced = [
-            f"{_titled(key)} {_LEFT_OUT}: {why}"
+            f"{titled(key)} {_LEFT_OUT}: {why}"
             for key, why in self.misplaced.items()
             if key not in self.unread  # its line says the same
         ]
@@ -99,10 +99,13 @@ _LEFT_OUT = "in the repository is left out"
 _AS_IT_IS = "is left as it is, and serves on"
 
 
-def _titled(key: Key) -> str:
-    """Return name and version as text that every log and answer can hold."""
+def titled(key: Key) -> str:
+    """Return name and version as text that every log, answer and terminal can hold.
+
+    Who may write into a bucket chooses its names, which may hold what a terminal obeys.
+    """
     text = "/".join(filter(None, key))
-    return text.encode("utf-8", "backslashreplace").decode()
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def reason_for(name: str, reasons: Mapping[Key, str]) -> str:

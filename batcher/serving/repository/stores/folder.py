@@ -25,13 +25,21 @@ class FolderStore:
         """Return the files below `prefix`. Raises OSError."""
         return sorted(self._files(self._folder / prefix))
 
-    def _files(self, folder: Path) -> Iterator[StoredFile]:
-        for parent, folders, names in os.walk(folder):
-            folders[:] = [name for name in folders if name != "__pycache__"]
-            for name in names:
-                path = Path(parent, name)
-                with suppress(FileNotFoundError):  # it has just been removed
-                    yield self._file(path.relative_to(self._folder).as_posix())
+    def _files(self, folder: Path, above: frozenset[str] = frozenset()) -> Iterator[StoredFile]:
+        """Yield the files in `folder` and below it, through links as well; `above` are its parents.
+
+        What cannot be read, such as a link that leads nowhere or in a circle, is passed over.
+        """
+        here = os.path.realpath(folder)
+        if here in above:
+            return
+        with suppress(OSError):
+            for path in folder.iterdir():
+                if path.is_dir() and path.name != "__pycache__":
+                    yield from self._files(path, above | {here})
+                elif not path.is_dir():
+                    with suppress(OSError):
+                        yield self._file(path.relative_to(self._folder).as_posix())
 
     def _file(self, name: str) -> StoredFile:
         status = (self._folder / name).stat()
@@ -69,13 +77,24 @@ class FolderStore:
         return True
 
     def delete(self, names: Sequence[str]) -> None:
-        """Remove files, and the folders that are empty then. Raises OSError."""
+        """Remove files, and the folders that are empty then.
+
+        Raises OSError: also where a link leads to one of the files, which others may use as well.
+        """
         for name in names:
-            path = self._folder / name
-            path.unlink(missing_ok=True)
+            for folder in _folders_of(self._folder, name):
+                if folder.is_symlink():
+                    raise OSError(f"{str(folder)!r}: expected a folder; got a link: remove that")
+        for name in names:
+            (self._folder / name).unlink(missing_ok=True)
             with suppress(OSError):
-                for parent in list(path.relative_to(self._folder).parents)[:-1]:
-                    _remove_if_empty(self._folder / parent)
+                for folder in _folders_of(self._folder, name):
+                    _remove_if_empty(folder)
+
+
+def _folders_of(folder: Path, name: str) -> list[Path]:
+    """Return the folders below `folder` that the file `name` is in, the inner ones first."""
+    return [folder / parent for parent in list(Path(name).parents)[:-1]]
 
 
 def _remove_if_empty(folder: Path) -> None:
