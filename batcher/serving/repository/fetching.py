@@ -23,6 +23,7 @@ from batcher.serving.repository.stores.address import check_address, is_store
 from batcher.serving.repository.stores.cache import StoreCache
 from batcher.serving.repository.stores.opening import open_store
 from batcher.serving.repository.stores.stores import Place, Stores
+from batcher.serving.repository.stores.versions import StoredVersion
 
 Choose = Callable[[Listing], Iterable[ModelFolder]]
 """Returns which of the versions that are there are to be on the disk. Raises ConfigError."""
@@ -61,14 +62,14 @@ def fetch(
     settings: ServerSettings,
     base: Path,
     choose: Choose,
-    in_use: frozenset[str] = frozenset(),
+    in_use: Sequence[StoredVersion] = (),
     patient: bool = True,
     find: Find = find_models,
 ) -> None:
     """Have on the disk what `choose` chooses. The thread of the stores, or of a command.
 
-    Versions `in_use`, known by their digests, stay in the cache. With `patient`, versions are
-    waited for that are seen for the first time. What there is to choose from says `find`.
+    Versions `in_use` are held, also if a fetch for others let go of them. With `patient`, versions
+    are waited for that are seen for the first time. What there is to choose from says `find`.
 
     Raises:
         ConfigError: what `find` and `choose` raise; or an address is wrong.
@@ -78,8 +79,9 @@ def fetch(
         return
     stores.cache.max_bytes = settings.store_cache_bytes
     stores.look(places, patient)
+    kept = {version.digest for version in in_use if stores.cache.hold(version)}
     chosen = fetch_chosen(stores, choose, lambda: find(settings, base, stores.known))
-    stores.cache.hold_only(in_use | chosen)
+    stores.cache.hold_only(chosen | kept)
 
 
 def fetch_chosen(stores: Stores, choose: Choose, find: Callable[[], Listing]) -> frozenset[str]:

@@ -90,11 +90,8 @@ class RemoteModels:
     ) -> Deferred[None]:
         if not places_of(settings) and not self._stores.known:
             return succeed(None)
-        in_use = frozenset(
-            source.folder.stored.digest
-            for source in self.sources.values()
-            if source.folder.stored is not None
-        )
+        stored = [source.folder.stored for source in self.sources.values()]
+        in_use = [version for version in stored if version is not None]
         work = partial(fetch, self._stores, settings, self._base, choose, in_use, patient, find)
         server = self._server
         fetching = server.pools.stores.run(0, server.seconds() + STORE_WAIT_S, work)

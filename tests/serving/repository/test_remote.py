@@ -166,6 +166,15 @@ def test_a_place_with_nothing_in_it_is_waited_at_where_models_may_come(
     remote.serving.end()
 
 
+def test_what_serves_stays_in_the_cache_whoever_has_let_go_of_it(remote: Remote) -> None:
+    models, settings = remote.repository._remote, remote.repository._loads.settings
+    held = models._stores.cache._held
+    before = set(held)
+    models._stores.cache.hold_only(frozenset())  # as for another model, while this one was loaded
+    assert remote.wait(models.fetch(settings, lambda listing: [])) is None
+    assert held.keys() == before != set()
+
+
 def test_clients_load_from_the_store(tmp_path: Path, store: MemoryStore) -> None:
     remote = Remote(tmp_path, model_control="explicit", load_at_start=())
     remote.start()

@@ -179,11 +179,10 @@ class StoreCache:
     def _entries(self) -> Iterator[Entry]:
         for about in self.folder.glob("*/entry.json"):
             complete = about.with_name("complete")
-            with suppress(OSError, ValueError, KeyError):  # it is being removed
+            with suppress(OSError):  # it is being removed
                 is_whole = complete.is_file()
                 used = (complete if is_whole else about).stat().st_mtime
-                nbytes = int(json.loads(about.read_text())["bytes"])
-                yield Entry(about.parent.name, nbytes, used, is_whole)
+                yield Entry(about.parent.name, _bytes_said(about), used, is_whole)
 
     def whole_of(self, store: str) -> list[StoredVersion]:
         """Return the versions of a store that are here as a whole; those used last come last."""
@@ -254,6 +253,17 @@ def _about(version: StoredVersion) -> dict[str, Any]:
         "bytes": version.nbytes,
         "files": version.files,
     }
+
+
+def _bytes_said(about: Path) -> int:
+    """Return the bytes that the file `about` an entry says; those on the disk if it says none.
+
+    The machine may have stopped before the file was on the disk. Raises OSError.
+    """
+    try:
+        return int(json.loads(about.read_text())["bytes"])
+    except (ValueError, KeyError, TypeError):
+        return _bytes_in(about.parent)
 
 
 def _bytes_in(folder: Path) -> int:

@@ -130,6 +130,20 @@ def test_what_a_killed_process_has_fetched_counts_and_can_be_removed(tmp_path: P
     assert [each.digest for each in cache.entries()] == [whole.digest]
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[3]", '{"bytes": null}'])
+def test_an_entry_that_a_stop_of_the_machine_has_emptied_counts_and_can_be_removed(
+    tmp_path: Path, text: str
+) -> None:
+    cache = StoreCache(tmp_path, 150)
+    fill(cache, version(1))
+    (cache.folder / version(1).digest / "entry.json").write_text(text)
+    with pytest.raises(ConfigError, match="room for 100 bytes"):
+        fill(cache, version(2))
+    cache.hold_only(frozenset())
+    fill(cache, version(2))
+    assert not cache.has(version(1))
+
+
 def test_one_process_waits_while_another_one_fetches(tmp_path: Path) -> None:
     one = version(1)
     code = (
