@@ -12,9 +12,11 @@ give another listing with each of them.
 A store that answers something that is no listing, such as the page of a proxy, is away too.
 
 While a version that serves is put into the store anew, or where its new content is refused, the
-content from before serves on; a server that starts meanwhile begins with it, from the cache. A
-version whose content was refused is asked for again when its listing has changed, or after
-`AGAIN_S`: a download that is refused at each poll would never end.
+content from before serves on; a server that starts meanwhile begins with it, from the cache.
+
+A version that was refused is asked for again when its listing has changed, when somebody asks for
+models, as at a reload, or later: after `AGAIN_S` where its content was refused, and after `RETRY_S`
+where store or disk failed. A download that is refused at each poll would never end.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ STEADY_S = 2.0
 """Seconds for which the listing of a version stays the same before the version is fetched."""
 
 AGAIN_S = 600.0
-"""Seconds after which a version is asked for again that was refused."""
+"""Seconds after which a version is asked for again whose content was refused."""
+
+RETRY_S = 60.0
+"""Seconds after which a version is asked for again that could not be fetched, or kept."""
 
 LOCK_PAUSE_S = 0.2
 """Seconds between looks whether another process has fetched a version."""
@@ -120,9 +125,13 @@ class Stores:
     def look(self, places: Sequence[Place], patient: bool) -> None:
         """List every store once; with `patient`, again after STEADY_S where versions are new.
 
+        Somebody who is patient also asks for what was refused before: it may have been mended.
+
         Raises ConfigError: there is no such store, or what it needs is not installed.
         """
         self._forget_all_but(places)
+        if patient:
+            self._refused.clear()
         self.known = {place: self._list(place) for place in places}
         new, self._new = self._new, set()
         if patient and new:
@@ -262,7 +271,8 @@ class Stores:
             self._leave_out(version, str(err), waits=True)
         except (ConfigError, OSError) as err:
             reason = f"it could not be fetched from {version.store}: {err}"
-            self._refused[version.digest] = reason, self._now() + AGAIN_S
+            pause = AGAIN_S if isinstance(err, ConfigError) else RETRY_S
+            self._refused[version.digest] = reason, self._now() + pause
             _log.error("model {title} is left out: {why}", title=version.title, why=reason)
             self._leave_out(version, reason)
 

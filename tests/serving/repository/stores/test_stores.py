@@ -12,7 +12,7 @@ import pytest
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores import stores
 from batcher.serving.repository.stores.store import StoredFile
-from batcher.serving.repository.stores.stores import AGAIN_S, STEADY_S
+from batcher.serving.repository.stores.stores import AGAIN_S, RETRY_S, STEADY_S
 from tests.serving.repository.stores.conftest import ADDRESS, PLACE, Bench
 from tests.support.memory_store import MemoryStore
 
@@ -222,8 +222,33 @@ def test_a_damaged_version_is_refused_and_not_asked_for_at_every_poll(
     bench.look()
     assert bench.fetch("m/1") is None
     assert "could not be fetched from s3://bucket/models: f: expected" in bench.reason("m", "1")
-    assert bench.look() == []
-    bench.now += AGAIN_S
+    bench.now += AGAIN_S - 1
+    assert bench.look(patient=False) == []
+    bench.now += 1
+    monkeypatch.undo()
+    assert bench.look(patient=False) == ["m/1"]
+    assert bench.fetch("m/1") is not None
+
+
+def test_a_version_that_a_store_did_not_hand_out_is_asked_for_again_soon(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="", f="x", g="y")
+    bench.look()
+    bench.store.away = True
+    assert bench.fetch("m/1") is None
+    bench.store.away = False
+    assert bench.look(patient=False) == []
+    bench.now += RETRY_S
+    assert bench.look(patient=False) == ["m/1"]
+    assert bench.fetch("m/1") is not None
+
+
+def test_what_was_refused_is_asked_for_again_at_a_reload(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put("m/1", model__yaml="", f="x", g="y")
+    monkeypatch.setattr(bench.store, "fetch", lambda file, start, end: b"y" * (end - start))
+    bench.look()
+    assert bench.fetch("m/1") is None
     monkeypatch.undo()
     assert bench.look() == ["m/1"]
     assert bench.fetch("m/1") is not None
@@ -244,7 +269,7 @@ def test_what_was_whole_serves_on_while_it_is_put_anew_and_where_that_is_damaged
     monkeypatch.setattr(bench.store, "fetch", lambda file, start, end: b"y" * (end - start))
     bench.fetch("m/1")
     assert bench.versions() == (old,)
-    bench.look()
+    bench.look(patient=False)
     assert bench.versions() == (old,)
 
 
