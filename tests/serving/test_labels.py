@@ -49,6 +49,17 @@ def test_a_label_whose_version_is_not_there_yet_says_so(serving: Serving) -> Non
     assert "label 'canary' stands for version 5, which is not loaded yet" in str(error)
 
 
+def test_a_label_whose_version_still_loads_says_so_and_answers_afterwards(serving: Serving) -> None:
+    serving.add_ready(version="3")
+    loading = serving.add(version="5")
+    error = serving.loop.error_of(serving.infer(1, version="canary"))
+    assert isinstance(error, ModelNotReady)
+    assert error.http_status == 503
+    assert str(error).startswith("model m/5 is not ready: loading")
+    assert serving.loop.wait_for(loading) is None
+    assert serving.response(serving.infer(1, version="canary")).version == "5"
+
+
 def test_labels_that_the_settings_move_name_other_versions_at_once(serving: Serving) -> None:
     serving.add_ready(version="3")
     serving.add_ready(version="5")

@@ -126,6 +126,19 @@ def test_nothing_is_loaded_that_is_not_wanted_at_start(repository: Repository) -
     assert isinstance(listen(repository.serving.infer(1))[0].value, UnknownModel)
 
 
+def test_instances_of_all_models_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batcher.config.settings.cores", lambda: 9)
+    write(tmp_path / "models/m/1")
+    write(tmp_path / "models/n/1")
+    repository = Repository(tmp_path, model_control="none", models={"n": {"instances": 3}})
+    repository.start()
+    threads = {one.title: one.settings.torch_threads for one in repository.serving.server}
+    assert threads == {"m/1": 2, "n/1": 2}
+    repository.serving.end()
+
+
 def test_a_model_is_loaded_unloaded_and_loaded_again(repository: Repository) -> None:
     repository.load()
     assert repository.answer() == [2]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import pytest
 from twisted.logger import LogEvent, globalLogPublisher
 
 from batcher.serving.model_version import ModelVersion
-from batcher.serving.repository import fetching, looks, reading
+from batcher.serving.repository import fetching, looks, reading, source
+from batcher.serving.repository.stores import cache, download
 from batcher.serving.repository.stores import stores as stores_module
 from batcher.serving.repository.watching import RepositoryWatch
 from tests.serving.repository.test_remote import ADDRESS, put
@@ -326,4 +328,43 @@ def test_a_store_is_listed_once_a_look_and_new_versions_are_fetched(
     watching.poll(2)
     assert watching.answer() == [5]
     assert watching.reloads("applied") == 1
+    watching.serving.end()
+
+
+def test_listing_fetching_reading_and_hashing_run_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, threads = MemoryStore(), dict[str, set[int]]()
+
+    def noted(place: Any, name: str) -> None:
+        function = getattr(place, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            threads.setdefault(name, set()).add(get_ident())
+            return function(*arguments, **named)
+
+        monkeypatch.setattr(place, name, call)
+
+    monkeypatch.setattr(fetching, "open_store", lambda address: store)
+    for place, name in (
+        *((store, "list"), (store, "fetch"), (download, "damaged"), (cache, "_sync")),
+        *((reading, "find_models"), (looks, "paths_of"), (source, "facts_of"), (source, "define")),
+    ):
+        noted(place, name)
+    put(store, "m/1", 2)
+    write(tmp_path / "models/other/1")
+    watching = Watching(
+        tmp_path,
+        model_control="none",
+        model_repository=(ADDRESS, "models"),
+        store_cache="cache",
+        defaults={"device": "cpu"},
+    )
+    watching.start()
+    put(store, "m/2", 5)
+    write(tmp_path / "models/other/2")
+    watching.poll()
+    assert watching.ready == {"m/2", "other/2"}
+    assert len(threads) == 8
+    assert get_ident() not in set().union(*threads.values())
     watching.serving.end()
