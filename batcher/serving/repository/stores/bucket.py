@@ -11,6 +11,7 @@ of an authority of one's own from the file that `SSL_CERT_FILE` names.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 CERTIFICATES = ("SSL_CERT_FILE", "AWS_CA_BUNDLE")
 """Variables that name a file of certificates."""
+
+_NO_CAUSE = "error sending request"
+_CAUSE = re.compile(r'InvalidCertificate\(\s*(\w+)|(?:message|error): "([^"]+)"|\b(TimedOut)\b')
+"""What the library says below such an error, for its own programmers."""
+
+_UNTRUSTED = " of the certificate: SSL_CERT_FILE names a file of authorities that are trusted"
 
 MAX_PARTS = 10_000
 """Parts of one upload that S3 and Google take: of 5 MiB each, 48 GiB."""
@@ -228,5 +235,12 @@ def _certificates() -> dict[str, Any]:
 
 
 def _text(error: Exception) -> str:
-    """Return the library's message without what it says for its own programmers."""
-    return without_secrets(str(error).partition("\n\nDebug source:")[0])
+    """Return the library's message without what it says for its own programmers.
+
+    Of that stays why no connection was made, which the message leaves out.
+    """
+    text, _, source = str(error).partition("\n\nDebug source:")
+    if text.rstrip().endswith(_NO_CAUSE) and (found := _CAUSE.search(source)) is not None:
+        cause = next(filter(None, found.groups()))
+        text += f": {cause}{_UNTRUSTED * (cause == 'UnknownIssuer')}"
+    return without_secrets(text)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.serving.repository.stores.bucket import MAX_PARTS, _part_bytes, _without_folders
+from batcher.serving.repository.stores.bucket import (
+    MAX_PARTS,
+    _part_bytes,
+    _text,
+    _without_folders,
+)
 from batcher.serving.repository.stores.checksums import MIB, PART_SIZES
 from batcher.serving.repository.stores.store import StoredFile
 
@@ -22,3 +28,24 @@ def test_an_upload_has_no_more_parts_than_stores_take(size: int) -> None:
     assert size <= _part_bytes(size) * MAX_PARTS
     if size <= 48 << 30:
         assert _part_bytes(size) == 5 * MIB
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ('Os { code: 111, message: "Connection refused", }', ": Connection refused"),
+        ('Custom { error: "failed to lookup address", }', ": failed to lookup address"),
+        ("source: reqwest::Error { source: TimedOut }", ": TimedOut"),
+        (
+            "error: InvalidCertificate(\n    UnknownIssuer,\n)",
+            ": UnknownIssuer of the certificate: SSL_CERT_FILE names a file of authorities that "
+            "are trusted",
+        ),
+        ("nothing that anybody knows", ""),
+    ],
+)
+def test_why_no_connection_was_made_is_told(source: str, cause: str) -> None:
+    text = "Error performing GET - HTTP error: error sending request"
+    assert _text(OSError(f"{text}\n\nDebug source:\nGeneric {{ {source} }}")) == text + cause
+    other = OSError(f"404 Not Found\n\nDebug source:\n{source}")
+    assert _text(other) == "404 Not Found"
