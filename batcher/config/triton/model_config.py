@@ -6,6 +6,7 @@ The file stands in the folder of a model, above those of its versions. A version
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ CONFIG = "config.pbtxt"
 
 MAX_PATH_CHARS = 1000
 """Characters of a file's name with its folders: no system opens one of 4,096 bytes."""
+
+MAX_KEPT_CHARS = 16 << 10
+"""Characters of a file whose settings are kept: those of 1,024 files then take 16 MiB at most."""
 
 MAX_CONFIG_BYTES = 1 << 20
 """Bytes of a file: real ones have a few thousand."""
@@ -81,12 +85,21 @@ def read_config(path: Path, name: str, folder: Path) -> ModelConfig:
         ConfigError: it cannot be read, or asks for what is not served; each line of the message
             names a field and its line.
     """
+    return _read(path, name, folder, _text_of(path))
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of the file at `path`. Raises ConfigError."""
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path.name}: expected at most {MAX_CONFIG_BYTES} bytes; got more")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path}: cannot be read: {err}") from err
+
+
+def _read(path: Path, name: str, folder: Path, text: str) -> ModelConfig:
+    """Return what the `text` of the file at `path` says; `read_config` says the rest."""
     reading, top = Reading(path.name, path.parent), parse(text, path.name)
     _check_once(reading, top)
     _Top(reading, name).read(top)
@@ -223,6 +236,18 @@ def settings_of(folder: Path, name: str) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return read_config(path, name, folder).settings
+        text = _text_of(path)
+        of_text = _settings if len(text) <= MAX_KEPT_CHARS else _settings.__wrapped__
+        return dict(of_text(path, name, folder, text))
     except ConfigError:
         return {}
+
+
+@lru_cache(maxsize=1024)
+def _settings(path: Path, name: str, folder: Path, text: str) -> dict[str, Any]:
+    """Return the settings that `text` says. Raises ConfigError, which is not kept.
+
+    They are kept by that text: each look at a repository asks several times for each model, and to
+    read a file takes a millisecond of Python.
+    """
+    return _read(path, name, folder, text).settings

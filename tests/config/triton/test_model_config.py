@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from batcher.config.model_file import load_model_definition
 from batcher.config.settings import ServerSettings
+from batcher.config.triton import model_config
 from batcher.config.triton.model_config import read_config, settings_of
 from batcher.config.triton.tensors import MAX_LABELS_BYTES
 from batcher.config.triton.text_format import MAX_DEPTH, parse
@@ -205,6 +206,21 @@ def test_what_is_odd_is_refused_by_field_and_line(odd: str, tmp_path: Path) -> N
         read_config(config, "m", version)
     assert len(str(caught.value)) < 100_000
     assert settings_of(version, "m") == {}
+
+
+def test_settings_are_worked_out_once_for_each_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = tmp_path / "m" / "1"
+    version.mkdir(parents=True)
+    config = version.parent / "config.pbtxt"
+    config.write_text('backend: "onnxruntime"\nmax_batch_size: 8')
+    settings_of(version, "m").clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(model_config, "parse", lambda *arguments: pytest.fail("parsed again"))
+        assert settings_of(version, "m")["max_batch_size"] == 8
+    config.write_text('backend: "onnxruntime"\nmax_batch_size: 4')
+    assert settings_of(version, "m")["max_batch_size"] == 4
 
 
 def test_a_reshape_is_a_view_for_clients_alone_and_in_batches(
