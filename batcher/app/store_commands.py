@@ -23,7 +23,12 @@ from batcher.serving.repository.stores.folder import FolderStore
 from batcher.serving.repository.stores.opening import open_bucket, open_store
 from batcher.serving.repository.stores.pushing import push, remove
 from batcher.serving.repository.stores.store import Store, WritableStore
-from batcher.serving.repository.stores.versions import Key, StoredVersion, versions_in
+from batcher.serving.repository.stores.versions import (
+    Key,
+    StoredVersion,
+    misnamed_in,
+    versions_in,
+)
 
 
 @click.group(name="models")
@@ -54,13 +59,14 @@ def _explained(command: Callable[..., None]) -> Callable[..., None]:
 def list_models(store: str, model: str) -> None:
     """List the versions in STORE, or those of MODEL alone, with their files and bytes."""
     address, opened = _opened(store)
-    found, faults = versions_in(address, opened.list(""))
+    files = opened.list("")
+    found, faults = versions_in(address, files)
     shown = [version for version in found if model in ("", version.name)]
     for version in shown:
         click.echo(f"{version.title}  {len(version.files)} files  {version.nbytes:,} bytes")
     if not shown:
         click.echo(f"{address} has no version of {model or 'any model'}", err=True)
-    _tell_faults(faults, model)
+    _tell_faults({**misnamed_in(files), **faults}, model)
 
 
 @models_command.command(name="pull")

@@ -226,6 +226,8 @@ def test_why_a_version_is_left_out_is_told_of_the_model_that_is_asked_for(
     assert words in listed
     assert r"n\x1b[2J is left out: expected a name of a model" in listed
     assert "x1b" not in run("ls", ADDRESS, "m")
+    store.files["m/v3/model.yaml"] = b""
+    assert "m/v3 is left out: expected folders of versions that are" in run("ls", ADDRESS, "m")
     pulled = run("pull", ADDRESS, "m/2", "--to", tmp_path, status=1)
     assert words in pulled
     assert "expected a version that is there; got 'm/2'" in pulled

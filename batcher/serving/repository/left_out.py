@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from batcher.core.names import is_number
+from batcher.core.names import MAX_VERSION_DIGITS, is_number
 
 DEFINITION = "model.yaml"
 """The file that makes a folder a version."""
@@ -78,24 +78,30 @@ def reason_of_model(folder: Path, numbered: Sequence[Path]) -> str:
 
 def reason_of_name(name: str) -> str:
     """Return why the folder `name`, which holds a `model.yaml`, is no version."""
-    number = _DIGITS.search(name)
     is_model = not is_like_version(name)
     return (
         f"expected folders of versions that are named by a number, 1, 2, …; got {name!r}: rename "
-        f"it to {int(number[0]) if number else 1}"
+        f"it to {_number_in(name)}"
         f"{', or serve the folder that it is in, if it is a model of its own' * is_model}"
     )
 
 
 def reason_of_number(name: str) -> str:
     """Return why the folder `name` of a version, in the repository, is no model."""
-    number = _DIGITS.search(name)
-    rename = "" if is_number(name) else f"rename it to {int(number[0]) if number else 1}, and "
+    rename = "" if is_number(name) else f"rename it to {_number_in(name)}, and "
     return (
         f"expected the folder of a model, with its name; got {name!r}, a name of versions: {rename}"
         "serve the folder above it with `batcher serve FOLDER`, or put that folder into the "
         "repository"
     )
+
+
+def _number_in(name: str) -> str:
+    """Return the number that a version called `name` may have instead."""
+    found = _DIGITS.search(name)
+    number = str(int(found[0])) if found else "1"
+    is_fine = len(number) <= MAX_VERSION_DIGITS
+    return number if is_fine else f"a number of at most {MAX_VERSION_DIGITS} digits"
 
 
 def reason_of_file(path: Path) -> str:

@@ -34,7 +34,12 @@ from batcher.serving.repository.stores.cache import StoreCache
 from batcher.serving.repository.stores.download import Download, Incomplete
 from batcher.serving.repository.stores.one_file import OneFile, file_address
 from batcher.serving.repository.stores.store import Store, StoredFile
-from batcher.serving.repository.stores.versions import Key, StoredVersion, versions_in
+from batcher.serving.repository.stores.versions import (
+    Key,
+    StoredVersion,
+    misnamed_in,
+    versions_in,
+)
 
 _log = Logger()
 
@@ -69,7 +74,8 @@ class StoreListing(NamedTuple):
     Attributes:
         cache: the folder that versions are fetched into.
         versions: those that can be served, fetched or not.
-        waiting: what others wait for, by name and version: their upload has not ended.
+        waiting: what others wait for, by name and version: their upload has not ended, or their
+            folder has a name that is no number.
         unread: why others cannot be served.
         away: why nothing is known of the store; empty if something is.
     """
@@ -82,11 +88,12 @@ class StoreListing(NamedTuple):
 
 
 class _Listed(NamedTuple):
-    """The last listing of a store, and what `versions_in` says of it."""
+    """The last listing of a store, and what `versions_in` and `misnamed_in` say of it."""
 
     files: list[StoredFile]
     versions: list[StoredVersion]
     faults: dict[Key, str]
+    misnamed: dict[Key, str]
 
 
 class Stores:
@@ -175,11 +182,10 @@ class Stores:
 
     def _judged(self, place: Place, files: list[StoredFile]) -> StoreListing:
         """Return the versions among `files` that can be served, and why others cannot."""
-        versions, faults = self._versions(place, files)
+        listed = self._work_out(place, files)
         steady, known = self._steady(place), []
-        waiting: dict[Key, str] = {}
-        unread = dict(faults)
-        for version in versions:
+        waiting, unread = dict(listed.misnamed), dict(listed.faults)
+        for version in listed.versions:
             reason = self._reason_against(version, steady)
             if reason == _NOT_STEADY:
                 self._new.add(place)
@@ -194,18 +200,17 @@ class Stores:
                 unread[version.key] = reason
         return StoreListing(self.cache.folder, tuple(known), waiting, unread)
 
-    def _versions(
-        self, place: Place, files: list[StoredFile]
-    ) -> tuple[list[StoredVersion], dict[Key, str]]:
-        """Return `versions_in`, worked out anew only where the listing is another one.
+    def _work_out(self, place: Place, files: list[StoredFile]) -> _Listed:
+        """Return what there is in `files`, worked out anew only where the listing is another one.
 
         Of 100,000 files that takes seconds, and each look would take them.
         """
         last = self._listed.get(place)
         if last is None or last.files != files:
-            last = _Listed(files, *versions_in(place.address, files, place.model))
+            found = versions_in(place.address, files, place.model)
+            last = _Listed(files, *found, misnamed_in(files, place.model))
             self._listed[place] = last
-        return last.versions, last.faults
+        return last
 
     def _steady(self, place: Place) -> set[str]:
         """Return the digests of versions that were in the store at an earlier start."""

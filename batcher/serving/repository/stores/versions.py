@@ -23,7 +23,7 @@ from pathlib import Path
 from batcher.config.saved_model.signatures import FILE as SAVED_MODEL
 from batcher.config.triton.model_config import CONFIG
 from batcher.core.names import is_number, name_fault
-from batcher.serving.repository.left_out import DEFINITION, is_no_model
+from batcher.serving.repository.left_out import DEFINITION, is_no_model, reason_of_name
 from batcher.serving.repository.stores.names import names_fault
 from batcher.serving.repository.stores.one_file import file_address
 from batcher.serving.repository.stores.store import StoredFile
@@ -122,6 +122,22 @@ def versions_in(
             else:
                 found.append(version)
     return found, faults
+
+
+def misnamed_in(files: Iterable[StoredFile], model: str = "") -> dict[Key, str]:
+    """Return why folders with a `model.yaml` are no versions, by the model and by their names.
+
+    The arguments are those of `versions_in`.
+    """
+    found = dict[Key, str]()
+    for name, inside in sorted(_by_model(files, model).items()):
+        names = {rest for rest, _ in inside}
+        folders = {rest.partition("/")[0] for rest in names if rest.count("/") == 1}
+        for folder in sorted(folders - names):
+            is_named = is_number(folder) or is_no_model(folder) or _is_odd(folder)
+            if not is_named and f"{folder}/{DEFINITION}" in names and DEFINITION not in names:
+                found[name, folder] = reason_of_name(folder)
+    return found
 
 
 def _of_one_file(version: StoredVersion) -> tuple[list[StoredVersion], dict[Key, str]]:

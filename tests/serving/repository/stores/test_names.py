@@ -16,7 +16,7 @@ from batcher.serving.repository.stores.names import file_fault, names_fault
 from batcher.serving.repository.stores.opening import open_store
 from batcher.serving.repository.stores.secrets import without_secrets
 from batcher.serving.repository.stores.store import StoredFile
-from batcher.serving.repository.stores.versions import versions_in
+from batcher.serving.repository.stores.versions import misnamed_in, versions_in
 from tests.serving.repository.stores.conftest import ADDRESS
 
 
@@ -120,6 +120,17 @@ def test_versions_are_folders_of_numbers_or_the_folder_of_the_model() -> None:
     ]
     assert [file.name for file in found[2].files] == ["model.yaml", "sub/net.onnx"]
     assert not faults
+
+
+def test_folders_of_versions_whose_names_are_no_numbers_are_named() -> None:
+    names = ["a/v7/model.yaml", "b/1/model.yaml", f"b/{'2' * 20}/model.yaml", "c/model.yaml"]
+    names += ["c/v1/model.yaml", "d/v1/net.onnx", "_e/v1/model.yaml", "b/.old/model.yaml", "f/1/x"]
+    found = misnamed_in([StoredFile(name, 1, "") for name in names])
+    assert list(found) == [("a", "v7"), ("b", "2" * 20)]
+    assert "got 'v7': rename it to 7" in found["a", "v7"]
+    assert "rename it to a number of at most 19 digits" in found["b", "2" * 20]
+    (of_model,) = misnamed_in([StoredFile("latest/model.yaml", 1, "")], "m")
+    assert of_model == ("m", "latest")
 
 
 def test_a_path_of_a_model_may_be_that_of_a_version() -> None:

@@ -206,6 +206,13 @@ def test_a_listing_that_cannot_be_kept_keeps_no_model_from_serving(
     assert bench.look() == ["m/1", "m/2"]
 
 
+def test_a_folder_of_a_version_whose_name_is_no_number_is_named(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="")
+    bench.put("m/v2", model__yaml="")
+    assert bench.look() == ["m/1"]
+    assert "got 'v2': rename it to 2" in bench.reason("m", "v2")
+
+
 def test_a_store_that_never_answered_is_named(bench: Bench) -> None:
     bench.store.away = True
     assert bench.look() == []
