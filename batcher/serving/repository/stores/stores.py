@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -270,7 +271,7 @@ class Stores:
             self._pause,
         )
         try:
-            self.cache.fill(version, download.run, self._wait)
+            self.cache.fill(version, download.run, self._waiting_for(version.title))
             self._whole[version.store, version.key] = version
         except Incomplete as err:
             self._leave_out(version, str(err), waits=True)
@@ -281,10 +282,18 @@ class Stores:
             _log.error("model {title} is left out: {why}", title=version.title, why=reason)
             self._leave_out(version, reason)
 
-    def _wait(self) -> None:
-        if self._stopped():
-            raise OSError("the server is being stopped")
-        self._pause(LOCK_PAUSE_S)
+    def _waiting_for(self, title: str) -> Callable[[], None]:
+        """Return what waits a little while another process fetches the version `title`."""
+        waits = count()
+
+        def wait() -> None:
+            if self._stopped():
+                raise OSError("the server is being stopped")
+            if next(waits) == 0:
+                self._tell(title, "another server is fetching it")
+            self._pause(LOCK_PAUSE_S)
+
+        return wait
 
     def _leave_out(self, version: StoredVersion, reason: str, waits: bool = False) -> None:
         """Have what was there before in place of `version`, or else nothing, for a reason."""

@@ -11,6 +11,7 @@ import pytest
 
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores import stores
+from batcher.serving.repository.stores.locks import try_lock
 from batcher.serving.repository.stores.store import StoredFile
 from batcher.serving.repository.stores.stores import AGAIN_S, RETRY_S, STEADY_S
 from tests.serving.repository.stores.conftest import ADDRESS, PLACE, Bench
@@ -211,6 +212,20 @@ def test_a_folder_of_a_version_whose_name_is_no_number_is_named(bench: Bench) ->
     bench.put("m/v2", model__yaml="")
     assert bench.look() == ["m/1"]
     assert "got 'v2': rename it to 2" in bench.reason("m", "v2")
+
+
+def test_a_server_that_waits_for_another_one_says_so_once(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="", f="x")
+    bench.look()
+    (version,) = bench.versions()
+    bench.stores.cache._make_folder()
+    lock = try_lock(bench.stores.cache._lock_path(version.digest), alone=True)
+    assert lock
+    releases = iter([lambda: None, lambda: None, lock.release])
+    bench.between = lambda: next(releases)()
+    assert bench.fetch("m/1") is not None
+    assert bench.told[0] == "m/1: another server is fetching it"
+    assert not any("another" in text for text in bench.told[1:])
 
 
 def test_a_store_that_never_answered_is_named(bench: Bench) -> None:
