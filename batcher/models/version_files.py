@@ -106,13 +106,21 @@ def _below(folder: Path) -> Iterator[Path]:
     Links to folders are followed, since models read through them; a folder that several links lead
     to is looked at once, so that links in a circle come to an end.
     """
-    seen = {os.path.realpath(folder)}
+    seen = {_real_path(folder)}
     for parent, folders, files in os.walk(folder, followlinks=True):
         inside = []
         for name in sorted(folders):
-            real = os.path.realpath(os.path.join(parent, name))
+            real = _real_path(os.path.join(parent, name))
             if name != "__pycache__" and real not in seen:
                 seen.add(real)
                 inside.append(name)
         folders[:] = inside
         yield from (Path(parent, name) for name in files)
+
+
+def _real_path(path: str | Path) -> str:
+    """Return where links at `path` lead; `path` itself where one has just been removed."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.fspath(path)

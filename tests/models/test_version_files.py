@@ -8,7 +8,7 @@ import pytest
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.errors import ModelLoadError
-from batcher.models.version_files import content_digest, seen_files
+from batcher.models.version_files import content_digest, seen_files, version_files
 
 MODEL_YAML = """
 format: python
@@ -77,3 +77,16 @@ def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
         path.rmdir() if path.is_dir() else path.unlink()
     with pytest.raises(OSError, match="expected files"):
         seen_files(definition)
+
+
+def test_links_that_go_while_they_are_followed_end_no_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/net.onnx").touch()
+
+    def gone(path: object) -> str:
+        raise FileNotFoundError(path)  # as `realpath` does where another program removes a link
+
+    monkeypatch.setattr("os.path.realpath", gone)
+    assert list(version_files(tmp_path)) == [tmp_path / "sub/net.onnx"]

@@ -82,7 +82,7 @@ class Looks:
 
 def _look_at(folders: list[ModelFolder], now: float) -> _Look:
     marks: set[tuple[Any, ...]] = set()
-    newest, wall_ns = 0, time.time_ns()
+    changed: list[int] = []
     for folder in folders:
         if folder.stored is not None:
             marks.add((folder.version, folder.stored.digest))
@@ -93,8 +93,10 @@ def _look_at(folders: list[ModelFolder], now: float) -> _Look:
                 status = os.stat(path)
                 times = status.st_mtime_ns, status.st_ctime_ns
                 marks.add((folder.version, str(path), status.st_size, *times, status.st_ino))
-                # A time in the future never gets old: the clock was set back, or a tool set it.
-                newest = max(newest, *(each for each in times if each <= wall_ns))
+                changed += times
+    # A time in the future never gets old: the clock was set back, or a tool set it.
+    wall_ns = time.time_ns()  # now, since a file may have been written while others were looked at
+    newest = max((each for each in changed if each <= wall_ns), default=0)
     is_stored = bool(folders) and all(folder.stored is not None for folder in folders)
     return _Look(frozenset(marks), now, newest, is_stored)
 

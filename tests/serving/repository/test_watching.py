@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import get_ident
@@ -126,6 +127,16 @@ def test_other_content_of_the_same_size_and_time_is_noticed(watching: Watching) 
     assert code.stat().st_size == status.st_size
     watching.poll()
     assert watching.answer() == [7]
+
+
+def test_a_clock_that_is_set_back_blinds_no_look(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching.poll()
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000)
+    write(watching.folder / "m/2", "5")
+    watching.poll()
+    assert watching.answer() == [5]
 
 
 def test_a_link_that_is_turned_is_noticed(tmp_path: Path) -> None:

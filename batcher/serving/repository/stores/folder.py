@@ -30,11 +30,9 @@ class FolderStore:
 
         What cannot be read, such as a link that leads nowhere or in a circle, is passed over.
         """
-        here = os.path.realpath(folder)
-        if here in above:
-            return
         with suppress(OSError):
-            for path in folder.iterdir():
+            here = os.path.realpath(folder)
+            for path in [] if here in above else folder.iterdir():
                 if path.is_dir() and path.name != "__pycache__":
                     yield from self._files(path, above | {here})
                 elif not path.is_dir():
