@@ -78,6 +78,9 @@ class WebStore:
         self._authorization = _authorization(parts.hostname or "")
         # Of each file since the last listing: parts of two contents would make a third.
         self._tags: dict[str, str] = {}
+        # The last index, and what it lists: while JSON is read, no other thread of Python runs.
+        self._read: tuple[str, bytes | None] = ("", None)
+        self._found: list[StoredFile] = []
 
     def list(self, prefix: str) -> list[StoredFile]:
         """Return the files in the folder `prefix` and below it. Raises OSError, ConfigError."""
@@ -85,13 +88,16 @@ class WebStore:
         self._tags = {}
         # That of all folders, since a server with an index need not have one for each, nor lists.
         index = self._get(INDEX, missing=True)
+        if index is not None and (start, index) == self._read:
+            return [*self._found]
         files = self._walk(start) if index is None else _of_index(index, start)
         found = list(islice(files, MAX_LISTED + 1))
         if len(found) > MAX_LISTED:
             raise ConfigError(
                 f"{self._address}: expected at most {MAX_LISTED} files; there are more"
             )
-        return found
+        self._read, self._found = (start, index), found
+        return [*found]
 
     def fetch(self, file: StoredFile, start: int, end: int) -> bytes:
         """Return a range of `file`. Raises OSError, FileChanged."""

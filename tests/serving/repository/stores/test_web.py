@@ -90,6 +90,20 @@ def test_an_index_lists_all_files_by_one_request(site: Site) -> None:
     assert site.asked == ["GET /models/index.json"]
 
 
+def test_an_index_is_read_once_while_it_stays_as_it_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.put("index.json", index({"name": "m/1/f", "size": 3}, {"name": "n/1/f", "size": 3}))
+    store = WebStore(ADDRESS)
+    found = store.list("")
+    with monkeypatch.context() as patched:
+        patched.setattr(web, "_of_index", lambda *arguments: pytest.fail("read again"))
+        assert store.list("") == found
+    assert store.list("m") == found[:1]
+    site.put("index.json", index({"name": "m/2/f", "size": 3}))
+    assert store.list("m") == [StoredFile("m/2/f", 3, "")]
+
+
 def test_an_index_tells_of_one_folder_on_a_server_that_lists_none(site: Site) -> None:
     names = ("m/1/f", "m/2/f", "more/1/f")
     site.put("index.json", index(*({"name": name, "size": 3} for name in names)))
@@ -111,6 +125,7 @@ def test_without_an_index_pages_of_links_are_followed(site: Site) -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        b"",
         b"<html><body>Please log in</body></html>",
         b"[]",
         b'{"files": 3}',
