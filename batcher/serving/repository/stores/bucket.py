@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores.checksums import PART_SIZES
 from batcher.serving.repository.stores.secrets import without_secrets
-from batcher.serving.repository.stores.store import MAX_LISTED, FileChanged, NoCreation, StoredFile
+from batcher.serving.repository.stores.store import (
+    MAX_LISTED,
+    FileChanged,
+    NoCreation,
+    StoredFile,
+    too_many,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -88,9 +94,7 @@ class Bucket:
             for file in self._files(prefix):
                 found[file.name] = file
                 if len(found) > MAX_LISTED:
-                    raise ConfigError(
-                        f"{self._address}: expected at most {MAX_LISTED} files; there are more"
-                    )
+                    raise too_many(self._address, MAX_LISTED)
         return _without_folders(found)
 
     def _files(self, prefix: str) -> Iterator[StoredFile]:

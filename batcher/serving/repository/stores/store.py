@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from batcher.errors import ConfigError
+
 MAX_LISTED = 100_000
 """Files of one store: a listing of more takes minutes, and is no folder of models."""
 
@@ -65,6 +67,14 @@ class WritableStore(Store, Protocol):
 
     def delete(self, names: Sequence[str]) -> None:
         """Remove the files `names`; those that are not there are passed over. Raises OSError."""
+
+
+def too_many(address: str, most: int) -> ConfigError:
+    """Return the error of a store, at `address`, of more than `most` files."""
+    return ConfigError(
+        f"{address}: expected at most {most} files, those in folders below included; there "
+        "are more: put models into a folder of their own"
+    )
 
 
 class NoCreation(OSError):

@@ -36,7 +36,7 @@ from batcher.errors import ConfigError
 from batcher.serving.repository.stores.checksums import SAID
 from batcher.serving.repository.stores.names import MAX_DEPTH, file_fault
 from batcher.serving.repository.stores.secrets import without_secrets
-from batcher.serving.repository.stores.store import MAX_LISTED, FileChanged, StoredFile
+from batcher.serving.repository.stores.store import MAX_LISTED, FileChanged, StoredFile, too_many
 
 INDEX = "index.json"
 """The file that lists all files of a folder and below."""
@@ -93,9 +93,7 @@ class WebStore:
         files = self._walk(start) if index is None else _of_index(index, start)
         found = list(islice(files, MAX_LISTED + 1))
         if len(found) > MAX_LISTED:
-            raise ConfigError(
-                f"{self._address}: expected at most {MAX_LISTED} files; there are more"
-            )
+            raise too_many(self._address, MAX_LISTED)
         self._read, self._found = (start, index), found
         return [*found]
 

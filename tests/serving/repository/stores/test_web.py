@@ -156,7 +156,9 @@ def test_an_index_of_too_many_bytes_or_files_is_refused(
     monkeypatch.setattr(web, "MAX_LISTING_BYTES", 1000)
     monkeypatch.setattr(web, "MAX_LISTED", 2)
     site.put("index.json", index(*[{"name": f"m/1/{n}", "size": 1} for n in range(3)]))
-    with pytest.raises(ConfigError, match="at most 2 files"):
+    with pytest.raises(
+        ConfigError, match=r"at most 2 files.*put models into a folder of their own"
+    ):
         WebStore(ADDRESS).list("")
 
 
