@@ -41,6 +41,13 @@ _CAUSE = re.compile(r'InvalidCertificate\(\s*(\w+)|(?:message|error): "([^"]+)"|
 
 _UNTRUSTED = " of the certificate: SSL_CERT_FILE names a file of authorities that are trusted"
 
+_OF_MACHINES = re.compile(r"//(169\.254\.\d+\.\d+|metadata\.google\.internal)/")
+"""Where clouds tell their machines credentials: asked where the environment has none."""
+
+_NO_CREDENTIALS = (
+    ": the environment has no credentials, and this machine gets none (docs/stores.md names them)"
+)
+
 MAX_PARTS = 10_000
 """Parts of one upload that S3 and Google take: of 5 MiB each, 48 GiB."""
 
@@ -247,4 +254,4 @@ def _text(error: Exception) -> str:
     if text.rstrip().endswith(_NO_CAUSE) and (found := _CAUSE.search(source)) is not None:
         cause = next(filter(None, found.groups()))
         text += f": {cause}{_UNTRUSTED * (cause == 'UnknownIssuer')}"
-    return without_secrets(text)
+    return without_secrets(f"{text}{_NO_CREDENTIALS * (_OF_MACHINES.search(text) is not None)}")

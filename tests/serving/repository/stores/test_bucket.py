@@ -30,6 +30,13 @@ def test_an_upload_has_no_more_parts_than_stores_take(size: int) -> None:
         assert _part_bytes(size) == 5 * MIB
 
 
+def test_without_credentials_the_error_says_so() -> None:
+    asked = "Error performing PUT http://169.254.169.254/latest/api/token in 1ms - 403"
+    assert _text(OSError(f"{asked}\n\nDebug source:\nx")).startswith(
+        f"{asked}: the environment has no credentials"
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "cause"),
     [
