@@ -158,6 +158,50 @@ def test_instances_on_several_nodes_share_a_queue_and_outlive_each_other(
         until(lambda: all(map(has_ended, last)), START_LIMIT_S)
 
 
+def refusal(server: Process) -> InferenceFailed | None:
+    """Return how a request is refused, None if it is answered."""
+    with Client(server.address, retries=0) as client:
+        try:
+            client.infer("slow", {"x": np.zeros((1, 4), np.float32)})
+        except InferenceFailed as err:
+            return err
+    return None
+
+
+def test_a_server_goes_on_with_the_head_that_comes_after_its_own(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    with ExitStack() as stack:
+        cluster = Cluster(initialize_head=True, head_node_args=NODE)
+        stack.callback(cluster.shutdown)
+        port = int(cluster.address.rpartition(":")[2])
+        server = stack.enter_context(serving(tmp_path, cluster, "defaults.instances=1"))
+        with ThreadPoolExecutor(1) as pool:
+            under_load = pool.submit(answers, server, 400)
+            until(lambda: server.metric("batcher_batch_flush_total") > 0, START_LIMIT_S)
+            cluster.remove_node(cluster.head_node, allow_graceful=False)
+            during = under_load.result(START_LIMIT_S)
+        assert during.total() == 400, "each has one answer or one error"
+        assert during.keys() & {0, -1}
+
+        def is_refused() -> bool:
+            refused = refusal(server)
+            return refused is not None and "is not ready: broken" in refused.message
+
+        until(is_refused, START_LIMIT_S)
+        refused = refusal(server)
+        assert refused is not None
+        assert refused.status == 503
+        assert refused.retry_after
+        assert "ray.address: expected a cluster of Ray" in server.errors
+
+        cluster.add_node(gcs_server_port=port, **NODE)
+        until(lambda: refusal(server) is None, START_LIMIT_S)
+        assert {0, -1}.isdisjoint(answers(server, 64))
+        server.signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
 def test_a_server_without_its_cluster_says_so(tmp_path: Path) -> None:
     write_model(tmp_path / "models", "slow", MODEL)
     settings = ("defaults.worker=ray", f"model_repository={tmp_path / 'models'}")

@@ -2,7 +2,9 @@
 
 Each actor has a thread of its own in this process, the child thread, since Ray's own calls may
 wait. The child thread takes one thing after the other from one queue: orders of the loop, and
-answers of the actor, which a thread of Ray puts there.
+answers of the actor, which a thread of Ray puts there. Beside it an asking thread asks Ray for the
+actor, which may take as long as the head of the cluster is away; an order to end is obeyed
+meanwhile.
 
     loop             a batch --> queue --> child thread: collate, call `run` of the actor
     thread of Ray  an answer --> queue --> child thread: split, call `delivered` on the loop
@@ -38,6 +40,7 @@ from batcher.core.ragged import copied
 from batcher.core.spec import Array
 from batcher.errors import ModelContractError, ModelLoadError
 from batcher.models.device_errors import device_error
+from batcher.workers.daemon_threads import start_daemon
 from batcher.workers.options import WorkerOptions
 from batcher.workers.process.child_protocol import Parent
 from batcher.workers.process.described_error import DescribedError, rebuild_error
@@ -50,7 +53,8 @@ from batcher.workers.process.messages import (
     Prepare,
 )
 from batcher.workers.process.transit import BatchInTransit, timed
-from batcher.workers.ray.cluster import Actor, Cluster, reason_in
+from batcher.workers.ray.cluster import Actor, Cluster
+from batcher.workers.ray.connection import reason_in
 from batcher.workers.ray.hooks import ActorHooks
 from batcher.workers.ray.messages import HEAR, RowsDone
 from batcher.workers.ray.same_files import contents
@@ -64,7 +68,7 @@ class ActorChild:
     """
 
     # These belong to the child thread.
-    _actor: Actor
+    _actor: Actor | None = None
     _hooks: ActorHooks | None = None
     _how = ""
     """Why the actor ends, in words, once that is decided."""
@@ -92,7 +96,7 @@ class ActorChild:
         self._thread = Thread(target=self._run, name=options.name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread, which asks for an actor. Reactor thread."""
+        """Start the thread, which waits for orders. Reactor thread."""
         try:
             self._thread.start()
         except RuntimeError as err:  # no more threads
@@ -121,34 +125,42 @@ class ActorChild:
         self._tasks.put(partial(self._end, "the actor was killed"))
 
     def _run(self) -> None:
-        """Live with the actor, from its start to its end. Child thread."""
+        """Do what is to be done until the actor ends. Child thread."""
         try:
-            self._serve()
-        except ModelLoadError as err:
-            self._how = f"{self._title}: {err}"
-        except Exception as err:  # files that cannot be read, and whatever Ray raises
-            self._how = f"the actor could not be had: {summary(err)}"
-        self._call_from_thread(self._parent.ended, self, self._how, len(self._sent))
-
-    def _serve(self) -> None:
-        """Start the actor, and do what is to be done until it ends. Child thread."""
-        files = contents(self._prepare.definition)
-        self._actor = self._cluster.start(self._title, __version__, self._prepare, files)
-        try:
-            self._listen()
             while not self._how:
                 self._tasks.get()()
-        finally:
-            if self._hooks is not None:
-                self._hooks.end()
+        except Exception as err:  # whatever Ray raises
+            self._how = f"the actor could not be had: {summary(err)}"
+        if self._hooks is not None:
+            self._hooks.end()
+        if self._actor is not None:
             with suppress(RuntimeError):  # no more threads; Ray ends what nobody holds on to
                 self._actor.kill()
+        self._call_from_thread(self._parent.ended, self, self._how, len(self._sent))
 
     def _load(self) -> None:
-        """Order the load, which begins once there is a node for the actor. Child thread."""
+        """Have an actor asked for. Child thread."""
+        start_daemon(self._ask, f"{self._thread.name}-ask")
+
+    def _ask(self) -> None:
+        """Ask for an actor; Ray ends it at once if there is nobody to take it. Asking thread."""
+        try:
+            files = contents(self._prepare.definition)
+            actor = self._cluster.start(self._title, __version__, self._prepare, files)
+        except ModelLoadError as err:
+            self._tasks.put(partial(self._end, f"{self._title}: {err}"))
+        except Exception as err:  # files that cannot be read, and whatever Ray raises
+            self._tasks.put(partial(self._end, f"the actor could not be had: {summary(err)}"))
+        else:
+            self._tasks.put(partial(self._take, actor))
+
+    def _take(self, actor: Actor) -> None:
+        """Order the load, which begins once there is a node for `actor`. Child thread."""
+        self._actor = actor
+        self._listen(actor)
         takes = self._prepare.settings.on_ray
         self._call_from_thread(self._parent.reported, f"waiting for a node of Ray with {takes}")
-        self._once_answered(self._actor.call("load"), lambda _: None)
+        self._once_answered(actor.call("load"), lambda _: None)
 
     def _quit(self) -> None:
         """End once nothing is left to deliver. Child thread."""
@@ -178,11 +190,11 @@ class ActorChild:
 
         call.add_done_callback(lambda _: self._tasks.put(answered))
 
-    def _listen(self) -> None:
+    def _listen(self, actor: Actor) -> None:
         """Ask for what the actor tells next. Child thread."""
-        self._once_answered(self._actor.call("hear", group=HEAR), self._heard)
+        self._once_answered(actor.call("hear", group=HEAR), partial(self._heard, actor))
 
-    def _heard(self, messages: list[object]) -> None:
+    def _heard(self, actor: Actor, messages: list[object]) -> None:
         """Take what the actor has told. Child thread."""
         for message in messages:
             if isinstance(message, LoadProgress):
@@ -193,10 +205,10 @@ class ActorChild:
                 self._call_from_thread(self._parent.load_failed, message.reason, message.stage)
                 self._end("its model could not be loaded")
             elif isinstance(message, LoadDone):
-                self._hooks = hooks = ActorHooks(self._actor, self._hook_left)
+                self._hooks = hooks = ActorHooks(actor, self._hook_left)
                 ways = {name: ChildHook(hooks.run, name) for name in message.hooks}
                 self._call_from_thread(self._parent.loaded, message.loaded(ways))
-        self._listen()
+        self._listen(actor)
 
     def _send(self, task: BatchInTransit) -> None:
         """Put a batch together, and send it. Child thread."""
@@ -204,6 +216,7 @@ class ActorChild:
         self._sent.append(task)
         try:
             inputs = task.batch.collate(lambda name, shape, dtype: np.empty(shape, dtype))
+            assert self._actor is not None  # batches come once the model is loaded
             call = self._actor.call("run", inputs, task.batch.rows)
         except Exception as err:  # no memory here, or no room in the store
             error = Outcome([], device_error(err), 0.0, 0.0)

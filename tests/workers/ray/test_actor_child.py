@@ -171,6 +171,50 @@ def test_an_actor_that_is_lost_while_nothing_runs_is_replaced_at_once(bench: Ben
     assert firsts(bench.run(4)) == [8]
 
 
+def test_while_there_is_no_cluster_an_actor_is_asked_for_ever_more_seldom(bench: Bench) -> None:
+    bench.cluster.is_there = False
+    bench.actor.kill()
+    clock = bench.loop.clock
+    for delay in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30):
+        bench.loop.run_until(lambda: bool(clock.getDelayedCalls()))
+        (restart,) = clock.getDelayedCalls()
+        assert restart.getTime() == pytest.approx(clock.seconds() + delay)
+        clock.advance(delay)
+    reasons = [reason for _, reason in bench.changes]
+    assert reasons[0] == LOST
+    assert set(reasons[1:]) == {"model 'm' version 1: ray.address: expected a cluster"}
+    conditions = [condition for condition, _ in bench.changes]
+    assert conditions[:3] == [Condition.RESTARTING] * 2 + [Condition.DEAD]
+    bench.loop.run_until(lambda: bool(clock.getDelayedCalls()))
+    bench.cluster.is_there = True
+    clock.advance(30)
+    bench.loop.run_until(lambda: bench.changes[-1] == (Condition.ALIVE, ""))
+    assert firsts(bench.run(4)) == [8]
+
+
+@pytest.mark.parametrize("was_loaded", [False, True])
+def test_it_ends_also_while_ray_waits_for_its_head(folders: Folders, was_loaded: bool) -> None:
+    bench = Bench(folders.python(MODEL))
+    asked, may_return, start = Event(), Event(), bench.cluster.start
+
+    def waits(*arguments: object) -> MemoryActor:
+        asked.set()
+        assert may_return.wait(PATIENCE)
+        return start(*arguments)
+
+    if was_loaded:
+        bench.start()
+        bench.cluster.start = waits  # type: ignore[method-assign]
+        bench.actor.kill()
+        bench.loop.run_until(asked.is_set)
+    else:
+        bench.cluster.start = waits  # type: ignore[method-assign]
+        bench.worker.start(bench._deliver, lambda *change: None).addErrback(lambda _: None)
+        assert asked.wait(PATIENCE)
+    assert bench.loop.wait_for(bench.worker.quit()) is None
+    may_return.set()
+
+
 def test_an_actor_without_its_device_begins_nothing_more_and_is_replaced(bench: Bench) -> None:
     for value in (-2, 1):
         bench.worker.do(batch_of(value))

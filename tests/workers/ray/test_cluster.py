@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
-from concurrent.futures import Future
-from threading import Event
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -18,88 +15,13 @@ from batcher.errors import ModelLoadError
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.making import make_workers
 from batcher.workers.process.worker import ProcessWorker
-from batcher.workers.ray import cluster
+from batcher.workers.ray import connection
 from batcher.workers.ray.cluster import RayCluster
 from tests.support.crossing import PATIENCE, Loop
 from tests.support.model_folders import Folders
 from tests.support.model_folders import folders as folders
-
-VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
-
-
-class FakeRay:
-    """Stands for the module `ray`.
-
-    Attributes:
-        events: what was asked, in order.
-        places: where it was looked whether somebody listens.
-        is_away: whether there is no cluster.
-        head: set while the head of the cluster is there; Ray waits for it to kill an actor.
-        killed: set when an actor was killed.
-    """
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-        self.places: list[tuple[str, int]] = []
-        self.is_away = False
-        self.head, self.killed = Event(), Event()
-
-    def is_initialized(self) -> bool:
-        return any(event[0] == "init" for event in self.events)
-
-    def init(self, **arguments: Any) -> None:
-        self.events.append(("init", arguments["address"]))
-
-    def canonicalize_bootstrap_address_or_die(self, address: str) -> str:
-        if address == "auto" and self.is_away:
-            raise ConnectionError("could not find\n\tname: x\nany running Ray instance")
-        return "[::1]:6379" if address == "auto" else address
-
-    def connect(self, place: tuple[str, int], seconds: float) -> Any:
-        if self.is_away:
-            raise ConnectionRefusedError("nobody listens")
-        return SimpleNamespace(close=lambda: self.places.append(place))
-
-    def remote(self, **options: Any) -> Any:
-        self.events.append(("options", options))
-        return lambda kind: SimpleNamespace(remote=lambda *arguments: Handle(self.events))
-
-    def kill(self, handle: Any, no_restart: bool) -> None:
-        assert self.head.wait(PATIENCE)
-        self.events.append(("kill", no_restart))
-        self.killed.set()
-
-
-class Handle:
-    """Stands for an actor; each method answers with what it was called with."""
-
-    def __init__(self, events: list[Any]) -> None:
-        self._events = events
-
-    def __getattr__(self, method: str) -> Any:
-        def called(*arguments: object) -> Any:
-            answer: Future[Any] = Future()
-            answer.set_result((method, *arguments))
-            return SimpleNamespace(future=lambda: answer)
-
-        def options(**chosen: str) -> Any:
-            self._events.append((method, chosen))
-            return SimpleNamespace(remote=called)
-
-        return SimpleNamespace(remote=called, options=options)
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
-    fake = FakeRay()
-    modules = {"ray": fake, "ray._private.services": fake}
-    monkeypatch.setattr(cluster, "import_module", modules.__getitem__)
-    monkeypatch.setattr(cluster, "create_connection", fake.connect)
-    monkeypatch.setattr(cluster, "_address", "")
-    monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
-    monkeypatch.delenv(VARIABLE)
-    return fake
+from tests.workers.ray.fake_ray import AUTO, VARIABLE, FakeRay
+from tests.workers.ray.fake_ray import ray as ray
 
 
 def test_an_actor_takes_what_the_settings_say_and_nothing_is_repeated(ray: FakeRay) -> None:
@@ -129,7 +51,7 @@ def test_an_actor_that_ray_cannot_end_any_more_is_no_uncaught_exception(
     uncaught: list[object] = []
     monkeypatch.setattr(threading, "excepthook", uncaught.append)
 
-    def kill(handle: Any, no_restart: bool) -> None:
+    def kill(handle: object, no_restart: bool) -> None:
         assert ray.head.wait(PATIENCE)
         raise RuntimeError("the cluster is gone")
 
@@ -146,7 +68,8 @@ def test_it_connects_once_and_never_lets_ray_end_the_process(ray: FakeRay) -> No
         RayCluster(RaySettings()).start()
     assert [event for event in ray.events if event[0] == "init"] == [("init", "auto")]
     assert ray.places == [("::1", 6379)] * 2
-    assert os.environ[VARIABLE] == str(cluster.HEAD_WAIT_S)
+    assert os.environ[VARIABLE] == str(connection.HEAD_WAIT_S)
+    assert os.environ[AUTO] == "0", "else Ray would start a cluster of its own"
     words = "expected auto, to which this process is connected for another model; got h:1"
     with pytest.raises(ModelLoadError, match=words):
         RayCluster(RaySettings(address="h:1")).start()
@@ -156,6 +79,50 @@ def test_a_program_that_is_connected_already_stays_connected(ray: FakeRay) -> No
     ray.events.append(("init", "by the program"))
     RayCluster(RaySettings(address="h:1")).start()
     assert [event[0] for event in ray.events] == ["init", "options"]
+
+
+def test_once_its_node_has_ended_it_connects_to_the_cluster_that_comes_after(ray: FakeRay) -> None:
+    on_sigterm = signal.signal(signal.SIGTERM, lambda *_: None)
+    handler = connection.handler_of(signal.SIGTERM)
+    earlier = RayCluster(RaySettings()).start()
+    waits = earlier.call("wait")
+    ray.end_node()
+    with pytest.raises(ModelLoadError, match="got none: Ray's process on this machine has ended"):
+        RayCluster(RaySettings()).start()
+    ray.now += connection.ENDING_S
+    ray.is_away = True
+    with pytest.raises(ModelLoadError, match="got none"):
+        RayCluster(RaySettings()).start()
+    assert not waits.done(), "nothing is given up while no other cluster is there"
+    ray.is_away = False
+    ray.start_node()
+    later = RayCluster(RaySettings()).start()
+    kinds = [event[0] for event in ray.events]
+    assert kinds == ["init", "options", "shutdown", "init", "options"]
+    for lost in (waits, earlier.call("run")):
+        assert str(lost.exception(0)) == "its cluster was lost"
+    earlier.kill()
+    assert not [each for each in threading.enumerate() if each.name == "batcher-ray-kill"]
+    assert later.call("run").result() == ("run",)
+    assert connection.handler_of(signal.SIGTERM) == handler
+    signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def test_who_asks_while_ray_waits_for_its_head_has_an_error(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "TURN_TIMEOUT_S", 0)
+    with connection._turn, pytest.raises(ModelLoadError, match="got none within 0 s: Ray waits"):
+        RayCluster(RaySettings()).start()
+    RayCluster(RaySettings()).start()
+
+
+def test_a_call_that_cannot_be_sent_raises_and_waits_for_nothing(ray: FakeRay) -> None:
+    actor = RayCluster(RaySettings()).start()
+    with pytest.raises(RuntimeError, match="the object store is full"):
+        actor.call("refuse")
+    assert connection._current is not None
+    assert not connection._current._waiting
 
 
 def test_without_a_cluster_the_error_says_how_to_have_one(ray: FakeRay) -> None:
@@ -184,8 +151,9 @@ def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.Monkey
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr(cluster, "import_module", missing)
-    monkeypatch.setenv(VARIABLE, "1")
+    monkeypatch.setattr(connection, "import_module", missing)
+    for variable in (VARIABLE, AUTO):
+        monkeypatch.setenv(variable, "1")
     with pytest.raises(ModelLoadError, match=r"expected the extra ray .*batcher-inference\[ray\]"):
         RayCluster(RaySettings()).start()
 
