@@ -25,7 +25,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from time import perf_counter
 from typing import Any
@@ -58,6 +58,11 @@ from batcher.workers.ray.connection import reason_in
 from batcher.workers.ray.hooks import ActorHooks
 from batcher.workers.ray.messages import HEAR, RowsDone
 from batcher.workers.ray.same_files import contents
+
+LOOK_S = 5.0
+"""Seconds without anything to do after which the child thread looks whether the node is there: Ray
+tells of no end while the head of the cluster hangs.
+"""
 
 
 class ActorChild:
@@ -104,8 +109,8 @@ class ActorChild:
             self._call_from_thread(self._parent.ended, self, how, 0)
 
     def load(self) -> None:
-        """Load the model. Reactor thread."""
-        self._tasks.put(self._load)
+        """Have an actor asked for, which loads the model. Reactor thread."""
+        self._tasks.put(partial(start_daemon, self._ask, f"{self._thread.name}-ask"))
 
     def run(self, batch: Batch) -> None:
         """Run `batch` after those before it. Reactor thread."""
@@ -128,7 +133,7 @@ class ActorChild:
         """Do what is to be done until the actor ends. Child thread."""
         try:
             while not self._how:
-                self._tasks.get()()
+                self._do_next()
         except Exception as err:  # whatever Ray raises
             self._how = f"the actor could not be had: {summary(err)}"
         if self._hooks is not None:
@@ -138,9 +143,15 @@ class ActorChild:
                 self._actor.kill()
         self._call_from_thread(self._parent.ended, self, self._how, len(self._sent))
 
-    def _load(self) -> None:
-        """Have an actor asked for. Child thread."""
-        start_daemon(self._ask, f"{self._thread.name}-ask")
+    def _do_next(self) -> None:
+        """Do what comes next, or look after the actor if nothing comes. Child thread."""
+        try:
+            task = self._tasks.get(timeout=LOOK_S)
+        except Empty:
+            if self._actor is not None and self._actor.is_lost():
+                self._end("the actor was lost: Ray's process on this machine has ended")
+        else:
+            task()
 
     def _ask(self) -> None:
         """Ask for an actor; Ray ends it at once if there is nobody to take it. Asking thread."""

@@ -26,6 +26,9 @@ class Actor(Protocol):
         Raises what keeps the arguments from being sent. Any thread.
         """
 
+    def is_lost(self) -> bool:
+        """Return whether nothing can be heard of the actor any more. Child thread."""
+
     def kill(self) -> None:
         """End the actor now, if it has not ended. Child thread."""
 
@@ -82,9 +85,13 @@ class _RayActor:
             called = called.options(concurrency_group=group)
         return self._connection.call(lambda: called.remote(*arguments).future())
 
+    def is_lost(self) -> bool:
+        """Return whether the node has ended over which the actor is called. Child thread."""
+        return self._connection.is_lost()
+
     def kill(self) -> None:
         """End the actor. Child thread."""
-        if not self._connection.is_lost():  # else the actor has ended with it
+        if not self.is_lost():  # else the actor has ended with it
             # Beside: for an actor that waits for a node, Ray asks the head of the cluster, and
             # waits for the answer until the head is back.
             start_daemon(self._kill, "batcher-ray-kill")

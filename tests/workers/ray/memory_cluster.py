@@ -36,12 +36,13 @@ class MemoryActor:
     Attributes:
         waiting: the batches that it was sent and has not run.
         is_alive: whether it has not ended.
+        has_node: whether the node is there over which it is called.
     """
 
     def __init__(self, *arguments: object) -> None:
         self._model = ModelActor(*sent(arguments))
         self.waiting: Queue[tuple[Future[Any], Any]] = Queue()
-        self.is_alive = True
+        self.is_alive = self.has_node = True
         self._calls: list[Future[Any]] = []
         self._hearing: Future[Any] = Future()
 
@@ -60,6 +61,9 @@ class MemoryActor:
             answer.set_result(sent(getattr(self._model, method)(*arguments)))
             self._tell()
         return answer
+
+    def is_lost(self) -> bool:
+        return not self.has_node
 
     def kill(self) -> None:
         self.is_alive = False

@@ -171,6 +171,21 @@ def test_an_actor_that_is_lost_while_nothing_runs_is_replaced_at_once(bench: Ben
     assert firsts(bench.run(4)) == [8]
 
 
+def test_an_actor_of_whose_end_ray_does_not_tell_is_replaced(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batcher.workers.ray.actor_child.LOOK_S", 0.01)
+    bench = Bench(folders.python(MODEL))
+    bench.start()
+    bench.worker.do(batch_of(1))
+    bench.worker._child.let_begin(60)
+    bench.actor.has_node = False
+    assert bench.outcome().error.begun  # type: ignore[union-attr]
+    lost = "the actor was lost: Ray's process on this machine has ended"
+    assert bench.restarted() == lost
+    assert firsts(bench.run(4)) == [8]
+
+
 def test_while_there_is_no_cluster_an_actor_is_asked_for_ever_more_seldom(bench: Bench) -> None:
     bench.cluster.is_there = False
     bench.actor.kill()

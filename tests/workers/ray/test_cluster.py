@@ -86,7 +86,9 @@ def test_once_its_node_has_ended_it_connects_to_the_cluster_that_comes_after(ray
     handler = connection.handler_of(signal.SIGTERM)
     earlier = RayCluster(RaySettings()).start()
     waits = earlier.call("wait")
+    assert not earlier.is_lost()
     ray.end_node()
+    assert earlier.is_lost()
     with pytest.raises(ModelLoadError, match="got none: Ray's process on this machine has ended"):
         RayCluster(RaySettings()).start()
     ray.now += connection.ENDING_S
@@ -104,6 +106,7 @@ def test_once_its_node_has_ended_it_connects_to_the_cluster_that_comes_after(ray
     earlier.kill()
     assert not [each for each in threading.enumerate() if each.name == "batcher-ray-kill"]
     assert later.call("run").result() == ("run",)
+    assert not later.is_lost()
     assert connection.handler_of(signal.SIGTERM) == handler
     signal.signal(signal.SIGTERM, on_sigterm)
 
