@@ -200,6 +200,7 @@ def test_a_server_goes_on_with_the_head_that_comes_after_its_own(tmp_path: Path)
         assert {0, -1}.isdisjoint(answers(server, 64))
         server.signal(signal.SIGTERM)
         assert server.wait(20) == 0
+        assert "SIGTERM" not in server.errors
 
 
 def test_a_server_without_its_cluster_says_so(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ What to beware of:
   models may be served there, so Ray is told to wait for the head. Then whatever asks a head that is
   not there waits as long, so it is found out before whether somebody listens at its address.
 - Calls that wait when a connection ends are never answered by Ray. They fail here.
-- The end of a connection has the process die of SIGTERM: Ray's C++ takes the handler of the system
-  away, though not that of Python. It is put back.
+- Ray's C++ puts a handler of its own into the system's table when it connects, and none when the
+  connection ends: then the process would die of SIGTERM. The server's own is put back both times.
 - A call without a connection has Ray connect by itself, and even start a cluster of its own where
   there is none. Ray is told not to.
 """
@@ -236,7 +236,10 @@ def _connected(ray: Any, address: str) -> Connection:
 def _connect(ray: Any, address: str) -> Connection:
     """Return a new connection. Asking thread."""
     on_sigterm = handler_of(SIGTERM)
-    context = ray.init(address=address, configure_logging=False, log_to_driver=True)
+    try:
+        context = ray.init(address=address, configure_logging=False, log_to_driver=True)
+    finally:
+        set_handler(SIGTERM, on_sigterm)  # Ray's own writes a stack into the log at each stop
     return Connection(ray, address, context.address_info["raylet_socket_name"], on_sigterm)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGINT, SIGTERM
 from socket import AF_UNIX, socket
 from threading import Event
 from types import SimpleNamespace
@@ -57,11 +57,12 @@ class FakeRay:
 
     def init(self, **arguments: Any) -> Any:
         self.events.append(("init", arguments["address"]))
+        connection.set_handler(SIGTERM, connection.handler_of(SIGINT))  # Ray has another one
         return SimpleNamespace(address_info={"raylet_socket_name": self.node})
 
     def shutdown(self) -> None:
         self.events.append(("shutdown",))
-        connection.set_handler(SIGTERM, None)  # Ray does so, too
+        connection.set_handler(SIGTERM, None)  # as Ray
 
     def canonicalize_bootstrap_address_or_die(self, address: str) -> str:
         if address == "auto" and self.is_away:

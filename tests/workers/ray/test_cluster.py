@@ -85,6 +85,7 @@ def test_once_its_node_has_ended_it_connects_to_the_cluster_that_comes_after(ray
     on_sigterm = signal.signal(signal.SIGTERM, lambda *_: None)
     handler = connection.handler_of(signal.SIGTERM)
     earlier = RayCluster(RaySettings()).start()
+    assert connection.handler_of(signal.SIGTERM) == handler
     waits = earlier.call("wait")
     assert not earlier.is_lost()
     ray.end_node()
