@@ -7,10 +7,10 @@ overlaps the other half batch, but no full batch. N clients with c seconds a req
     two half batches    N rows in 2 * l(N / 2), if c * N / 2 < l(N / 2)
 
 So rates are measured. Where full batches, on average over three reviews or more, bring less than
-half batches could at best, half of the clients are waited for at most, for 64 batches. Then full
-batches are tried again, and after the next failure not for 128 batches, and so on up to 512. From
-then on the measured rate of half batches is the mark, for as long as there are about as many
-clients.
+half batches could at best, half of the clients are waited for at most, for 16 batches, which tell
+what half batches do bring. Then full batches are tried again, and after the next failure not for
+128 batches, then 256, and so on up to 512. From then on the measured rate of half batches is the
+mark, for as long as there are about as many clients.
 
 Also half batches need waits, seldom: without, 64 clients may split into 1 and 63. The one is sent
 as soon as the 63 are done, and the loop's work for 63 is longer than a batch of one. There clients
@@ -34,9 +34,9 @@ LEAST_REVIEWS = 3
 been slow because the machine did something else.
 """
 
-MIN_PAUSE, MAX_PAUSE = 64, 512
-"""Batches for which half of the clients are waited for where full batches have brought less, at
-first and at most.
+FIRST_PAUSE, MIN_PAUSE, MAX_PAUSE = 16, 128, 512
+"""Batches for which half of the clients are waited for where full batches have brought less: the
+first time, the second, and at most.
 """
 
 STEADY, STEADY_WEIGHT = 0.25, 0.05
@@ -63,7 +63,7 @@ class Halves:
         """Know nothing yet."""
         self.pause = 0
         self.certain = False
-        self._next_pause = MIN_PAUSE
+        self._next_pause = FIRST_PAUSE
         self._clients = 0.0  # rows of all clients
         self._differs = float(LEAST_CLIENTS)  # by how much that number differs on average
         # For all clients: waits since such waits began, and reviews of them.
@@ -94,7 +94,7 @@ class Halves:
 
     def forget(self) -> None:
         """Forget the rates, since batches take other times now."""
-        self.pause, self._next_pause, self._waits, self._reviews = 0, MIN_PAUSE, 0, 0
+        self.pause, self._next_pause, self._waits, self._reviews = 0, FIRST_PAUSE, 0, 0
         self._together, self._apart, self._apart_clients = 0.0, 0.0, 0.0
         self._differs = float(LEAST_CLIENTS)
 
@@ -127,10 +127,11 @@ class Halves:
         if self._apart_clients / SAME_CLIENTS < self._clients < self._apart_clients * SAME_CLIENTS:
             mark = min(mark, self._apart)
         if self._together >= mark:
-            self._next_pause = MIN_PAUSE
+            self._next_pause = FIRST_PAUSE
             return
         self._waits, self._reviews, self._together, self._apart = 0, 0, 0.0, 0.0
-        self.pause, self._next_pause = self._next_pause, min(2 * self._next_pause, MAX_PAUSE)
+        self.pause = self._next_pause
+        self._next_pause = min(max(2 * self.pause, MIN_PAUSE), MAX_PAUSE)
 
 
 def _mean(mean: float, rate: float) -> float:

@@ -40,7 +40,9 @@ machine whose loop is now faster, now slower, though all 48 were the better batc
 Example: l(b) = 2 ms + 0.05 ms * b, and 16 clients are back within 0.6 ms. With 8 rows, n / l(n) is
 3,333 rows/s, and (8 + 8) / (0.6 ms + 2.8 ms) is 4,706 rows/s: the worker waits.
 
-No wait is longer than the fixed cost of a batch, about l(1): a longer one cannot win.
+No wait is longer than twice the fixed cost of a batch, about l(1). Waits that take l(1) on average
+win nothing. But those for all clients are mostly short, and now and then the last ones are late
+because the machine did something else: to send a part of the clients then splits them.
 
 **For whom.** For all clients, or for half of them, whichever was found to be better (`halves`).
 """
@@ -53,7 +55,10 @@ from math import inf, sqrt
 from batcher.batching.halves import Halves
 
 BINS = 16
-"""Lengths of waits that are compared."""
+"""Parts of the fixed cost of a batch by which times are counted."""
+
+WAITS = 2 * BINS
+"""Lengths of waits that are compared, in such parts."""
 
 LEAST_SPAN_S = 2e-4
 """Seconds that a batch of one row must take: below, a wait costs as much as it brings."""
@@ -118,16 +123,17 @@ class Returns:
         self._ended = -1e9  # when the last batch ended
         self._since = 0  # rows that have come since then
         self._weight = 1.0  # of the rows and batches that come now
-        self._span = 0.0  # seconds of the longest wait
+        self._span = 0.0  # seconds of the fixed cost of a batch
+        self._waits = BINS  # lengths of waits that are compared
         self._bin_s = inf
         self._came: list[float] = []  # rows, by the time since the last batch
         self._ends: list[float] = []  # batches, by the time until the next one ended
         self._ended_rows = 0.0  # rows of these batches
         self._missing = 0  # clients that were not there when the last batch ended
-        self._complete = [0.0] * BINS  # batches, by the time until all clients were there
+        self._complete = [0.0] * WAITS  # batches, by the time until all clients were there
         self._awaited = 0.0  # batches at whose end a client was missing
         self._last_rows = 0  # rows of the last batch
-        self._within = [0.0] * BINS  # rows that come until the end of each bin, for one that ended
+        self._within = [0.0] * WAITS  # rows that come until the end of each bin, for one that ended
         self._review_in = 1
         self._done, self._reviewed = 0, 0.0  # rows since the last review, and when that was
         self._halves = Halves()
@@ -135,7 +141,7 @@ class Returns:
     @property
     def longest(self) -> float:
         """Seconds of the longest wait that may be made; 0 while nobody is waited for."""
-        return self._span
+        return self._span * self._waits / BINS
 
     @property
     def paused(self) -> bool:
@@ -150,10 +156,10 @@ class Returns:
         """
         rows = waiting - before
         index = int((now - self._ended) / self._bin_s)
-        if 0 <= index < 2 * BINS:  # a clock may be set back
+        if 0 <= index < WAITS:  # a clock may be set back
             self._came[index] += rows * self._weight
-        if self._since < self._missing <= self._since + rows and 0 <= index < BINS:
-            self._complete[index] += self._weight
+            if self._since < self._missing <= self._since + rows:
+                self._complete[index] += self._weight
         self._since += rows
         return 0 < self.rows <= waiting
 
@@ -174,7 +180,7 @@ class Returns:
             if self._missing > 0:
                 self._awaited += self._weight
             self._ended_rows += rows * self._weight
-            self._ends[min(int(passed / self._bin_s), 2 * BINS)] += self._weight
+            self._ends[min(int(passed / self._bin_s), WAITS)] += self._weight
             self._weight *= FADE * (1 + FADE_A_SECOND * passed)
         self._review_in -= 1
         if not self._review_in or passed > FORGET_S:
@@ -194,14 +200,14 @@ class Returns:
         halves = self._halves.chosen
         if halves:
             most = min(most, self._halves.rows)
-        coming = min(self._within[BINS - 1] * self._last_rows - self._since, most - rows)
+        coming = min(self._within[self._waits - 1] * self._last_rows - self._since, most - rows)
         alone, together = self._seconds(rows, group), self._seconds(rows + int(coming), group)
         if coming < 0.5 or not alone:
             return
         self._choose(rows, coming, most - rows, alone, (together - alone) / coming, now)
         if self.rows and halves:
             # of uneven halves too few are back in time, which would keep them uneven
-            self.until, self.rows = self._ended + self._span, most
+            self.until, self.rows = self._ended + self.longest, most
         if self.rows:
             self.wait = self.until - self._ended
 
@@ -218,7 +224,7 @@ class Returns:
         all_return = 0 < missing <= most and coming <= MOST_MORE * missing and lasting > 0
         share = self._bin_s / lasting if all_return else 0.0
         best, mean_wait = LEAST_GAIN * rows / alone, self._ended + first * self._bin_s - now
-        for index in range(first, BINS):
+        for index in range(first, self._waits):
             end = self._ended + (index + 1) * self._bin_s
             more = min(self._within[index] * self._last_rows - self._since, coming)
             mean_wait += share * lasting
@@ -242,9 +248,10 @@ class Returns:
             self._span = 0.0
         elif forget or not self._span / MAX_DRIFT < span < self._span * MAX_DRIFT:
             self._span, self._bin_s, self._weight = span, span / BINS, 1.0
-            self._came, self._ends = [0.0] * (2 * BINS), [0.0] * (2 * BINS + 1)
+            self._waits = int(min(WAITS, BINS * self._max_wait / span))
+            self._came, self._ends = [0.0] * WAITS, [0.0] * (WAITS + 1)
             self._ended_rows, self._awaited = 0.0, 0.0
-            self._complete = [0.0] * BINS
+            self._complete = [0.0] * WAITS
             self._halves.forget()
         else:
             self._scale()
@@ -271,13 +278,13 @@ class Returns:
             lasting -= batches
         within, later, later_bins = 0.0, sum(self._came), sum(reached[:-1])
         found = False
-        for index in range(BINS):
+        for index in range(WAITS):
             within += self._came[index]
             later -= self._came[index]
             later_bins -= reached[index]
             self._within[index] = within / self._ended_rows if self._ended_rows else 0.0
             many = later + SURE * sqrt(max(later, 1.0))
             chance = many / later_bins * (index + 1) * reached[0] if later_bins > 0 else within
-            if within >= LEAST_ROWS and chance <= (1 - LEAST_SHARE) * within:
+            if index < BINS and within >= LEAST_ROWS and chance <= (1 - LEAST_SHARE) * within:
                 found = True
         return found
