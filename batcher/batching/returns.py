@@ -118,8 +118,7 @@ class Returns:
         self.until = 0.0
         self.rows = 0
         self.wait = 0.0
-        self._seconds = seconds
-        self._max_wait = max_wait
+        self._seconds, self._max_wait = seconds, max_wait
         self._ended = -1e9  # when the last batch ended
         self._since = 0  # rows that have come since then
         self._weight = 1.0  # of the rows and batches that come now
