@@ -213,7 +213,7 @@ def test_with_tls_a_redis_is_asked_whose_certificate_is_valid_and_no_other(tmp_p
     try:
         with trusting_server(tmp_path, trusting, store.format("localhost")) as process:
             until_shared(process)
-            assert len(redis.keys()) > 20
+            assert redis.keys()
         for host, environment, why in (
             ("localhost", {}, "certificate verify failed"),
             ("127.0.0.2", trusting, "expected a certificate for 127.0.0.2; got one for another"),
