@@ -114,7 +114,8 @@ def _keep_apart(package: str, before: dict[str, Any]) -> None:
     `before` is what stood there before. The thread that has loaded.
     """
     for name, module in _standing().items():
-        if package_of(name) or before.get(name) is module:
+        # first what most are: modules that stood there before
+        if before.get(name) is module or package_of(name):
             continue
         if _is_put_by(package, name, module):
             del sys.modules[name]
@@ -129,9 +130,9 @@ def _keep_apart(package: str, before: dict[str, Any]) -> None:
 
 def _standing() -> dict[str, Any]:
     """Return what stands in `sys.modules` by plain texts. Any thread."""
-    # Any step may collect a model that is gone, whose names go too: the loop is over a copy.
-    texts = [name for name in list(sys.modules) if type(name) is str]
-    return {name: sys.modules.get(name) for name in texts}
+    # Any step may collect a model that is gone, whose names go too: the loop is over a copy, which
+    # is made at once and compares no names.
+    return {name: module for name, module in dict(sys.modules).items() if type(name) is str}
 
 
 def _is_put_by(package: str, name: str, module: Any) -> bool:
