@@ -7,6 +7,7 @@ ends, however suddenly, Ray ends its actors.
 |---|---|
 | the head of the cluster, and it is back within a minute | Ray itself goes on |
 | the node, which is Ray's process on this machine | it is lost, with all actors |
+| the connection, by `ray.shutdown()` of somebody else in this process | likewise |
 
 A node ends by itself once it is without the head for a minute, or finds another cluster there. A
 head that is started anew is another cluster. A lost connection is ended, and the next actor that is
@@ -19,7 +20,8 @@ What to beware of:
 - Once Ray has lost the head of the cluster for a minute, Ray ends the process, from C++. Other
   models may be served there, so Ray is told to wait for the head. Then whatever asks a head that is
   not there waits as long, so it is found out before whether somebody listens at its address.
-- Calls that wait when a connection ends are never answered by Ray. They fail here.
+- Calls that wait when a connection ends are never answered by Ray. They fail here. Ray tells of no
+  end: a connection is known by its node and job, and is lost once Ray has another one, or none.
 - Ray's C++ puts a handler of its own into the system's table when it connects, and none when the
   connection ends: then the process would die of SIGTERM. The server's own is put back both times.
 - A call without a connection has Ray connect by itself, and even start a cluster of its own where
@@ -104,6 +106,7 @@ class Connection:
         self.address = address
         self._node = node
         self._on_sigterm = on_sigterm
+        self._id = _id_now(ray)
         self._lost_at: float | None = None  # belongs to whoever has the turn to connect
         self._lock = Lock()  # guards the two below
         self._waiting: set[Future[Any]] = set()
@@ -112,7 +115,7 @@ class Connection:
     def call(self, send: Callable[[], Future[Any]]) -> Future[Any]:
         """Have `send` call an actor; the Future fails, too, when the connection ends.
 
-        Raises what `send` raises. Any thread.
+        Raises what `send` raises, unless the connection is lost. Any thread.
         """
         answer: Future[Any] = Future()
         with self._lock:
@@ -122,15 +125,29 @@ class Connection:
             self._waiting.add(answer)
         try:
             send().add_done_callback(partial(self._pass_on, answer))
-        except BaseException:
-            self._take(answer)
-            raise
+        except Exception:
+            waits = self._take(answer)
+            if not self.is_lost():
+                raise
+            if waits:
+                answer.set_exception(_lost())
         return answer
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether a program that embeds the server has made the connection. Any thread."""
+        return not self._node
+
+    def is_held(self) -> bool:
+        """Return whether Ray has this connection, and not another one, or none. Any thread."""
+        return _id_now(self.ray) == self._id
+
     def is_lost(self) -> bool:
-        """Return whether the node has ended. Any thread."""
-        if not self._node or self._has_ended:
-            return self._has_ended
+        """Return whether the node has ended, or somebody has ended the connection. Any thread."""
+        if self._has_ended or not self.is_held():
+            return True
+        if self.is_foreign:
+            return False
         with socket(AF_UNIX) as end:
             end.settimeout(CONNECT_TIMEOUT_S)
             try:
@@ -156,14 +173,17 @@ class Connection:
         return True
 
     def end(self) -> None:
-        """Fail the calls that wait, and disconnect. Asking thread."""
+        """Fail the calls that wait, and disconnect if nobody else has. Asking thread."""
         with self._lock:
             self._has_ended = True
             waiting, self._waiting = self._waiting, set()
         for answer in waiting:
             answer.set_exception(_lost())
+        if self.is_foreign:
+            return
         try:
-            self.ray.shutdown()
+            if self.is_held():
+                self.ray.shutdown()
         finally:
             set_handler(SIGTERM, self._on_sigterm)
 
@@ -185,7 +205,7 @@ class Connection:
 
 
 _turn = Lock()
-_current: Connection | None = None  # that this process has made
+_current: Connection | None = None
 
 
 def connected(address: str) -> Connection:
@@ -211,10 +231,10 @@ def connected(address: str) -> Connection:
 def _connected(ray: Any, address: str) -> Connection:
     """Return the connection, as `connected` says. Asking thread."""
     global _current
-    current = _current if ray.is_initialized() else None
-    if current is None and ray.is_initialized():
-        return Connection(ray)
-    if current is not None and current.address != address:
+    current = _present(ray)
+    if current is not None and current.is_foreign:
+        return current
+    if current is not None and current.address != address and not current.is_lost():
         raise ModelLoadError(
             f"ray.address: expected {current.address}, to which this process is connected for "
             f"another model; got {address}"
@@ -231,6 +251,31 @@ def _connected(ray: Any, address: str) -> Connection:
     except Exception as err:
         raise ModelLoadError(f"{_WITHOUT.format(address)}: {reason_in(err)}") from err
     return found
+
+
+def _present(ray: Any) -> Connection | None:
+    """Return the connection that Ray has. One that somebody has ended ends here, too.
+
+    Asking thread.
+    """
+    global _current
+    if _current is not None and not _current.is_held():
+        ended, _current = _current, None
+        ended.end()
+    if _current is None and ray.is_initialized():
+        _current = Connection(ray)
+    return _current
+
+
+def _id_now(ray: Any) -> tuple[str, str] | None:
+    """Return the node and the job of the connection that `ray` has; None without. Any thread."""
+    if not ray.is_initialized():  # first: Ray may connect by itself to answer what follows
+        return None
+    try:
+        here = ray.get_runtime_context()
+        return here.get_node_id(), here.get_job_id()
+    except (AttributeError, RuntimeError):  # it is just being ended
+        return None
 
 
 def _connect(ray: Any, address: str) -> Connection:

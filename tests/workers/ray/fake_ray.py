@@ -41,6 +41,7 @@ class FakeRay:
         self.head, self.killed = Event(), Event()
         self._folder = folder
         self.start_node()
+        self._joined = self.node
 
     def start_node(self) -> None:
         self.node = str(self._folder / f"node{len(self.events)}")
@@ -55,8 +56,14 @@ class FakeRay:
         kinds = [event[0] for event in self.events if event[0] in ("init", "shutdown")]
         return kinds[-1:] == ["init"]
 
+    def get_runtime_context(self) -> Any:
+        assert self.is_initialized(), "Ray may start a cluster to answer this"
+        job = len([event for event in self.events if event[0] == "init"])
+        return SimpleNamespace(get_node_id=lambda: self._joined, get_job_id=lambda: f"{job:08x}")
+
     def init(self, **arguments: Any) -> Any:
         self.events.append(("init", arguments["address"]))
+        self._joined = self.node
         connection.set_handler(SIGTERM, connection.handler_of(SIGINT))  # Ray has another one
         return SimpleNamespace(address_info={"raylet_socket_name": self.node})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -110,6 +111,70 @@ def test_once_its_node_has_ended_it_connects_to_the_cluster_that_comes_after(ray
     assert not later.is_lost()
     assert connection.handler_of(signal.SIGTERM) == handler
     signal.signal(signal.SIGTERM, on_sigterm)
+
+
+@pytest.fixture
+def handler() -> Iterator[int | None]:
+    """Yield the system's handler of SIGTERM, which is the server's."""
+    on_sigterm = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield connection.handler_of(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def test_a_connection_that_somebody_else_has_ended_is_lost_and_made_anew(
+    ray: FakeRay, handler: int | None
+) -> None:
+    earlier = RayCluster(RaySettings()).start()
+    waits = earlier.call("wait")
+    ray.shutdown()
+    assert earlier.is_lost()
+    assert str(earlier.call("refuse").exception(0)) == "its cluster was lost"
+    later = RayCluster(RaySettings()).start()
+    assert str(waits.exception(0)) == "its cluster was lost"
+    assert (earlier.is_lost(), later.is_lost()) == (True, False)
+    kinds = [event[0] for event in ray.events]
+    assert kinds == ["init", "options", "shutdown", "init", "options"]
+    assert connection.handler_of(signal.SIGTERM) == handler
+
+
+@pytest.mark.usefixtures("handler")
+def test_a_connection_of_the_program_is_lost_once_the_program_has_ended_it(ray: FakeRay) -> None:
+    ray.events.append(("init", "by the program"))
+    earlier = RayCluster(RaySettings()).start()
+    waits = earlier.call("wait")
+    assert not earlier.is_lost()
+    ray.shutdown()
+    ray.events.append(("init", "by the program"))
+    assert earlier.is_lost()
+    later = RayCluster(RaySettings()).start()
+    assert str(waits.exception(0)) == "its cluster was lost"
+    assert later.call("run").result() == ("run",)
+    kinds = [event[0] for event in ray.events]
+    assert kinds == ["init", "options", "shutdown", "init", "options"]
+
+
+def test_a_connection_that_somebody_else_has_made_since_is_left_alone(
+    ray: FakeRay, handler: int | None
+) -> None:
+    earlier = RayCluster(RaySettings()).start()
+    ray.shutdown()
+    ray.events.append(("init", "by the program"))
+    RayCluster(RaySettings()).start()
+    assert earlier.is_lost()
+    kinds = [event[0] for event in ray.events]
+    assert kinds == ["init", "options", "shutdown", "init", "options"]
+    assert connection.handler_of(signal.SIGTERM) == handler
+
+
+def test_once_its_node_has_ended_the_settings_may_name_another_cluster(ray: FakeRay) -> None:
+    RayCluster(RaySettings()).start()
+    ray.end_node()
+    with pytest.raises(ModelLoadError, match=r"at h:1 .* Ray's process on this machine has ended"):
+        RayCluster(RaySettings(address="h:1")).start()
+    ray.now += connection.ENDING_S
+    ray.start_node()
+    RayCluster(RaySettings(address="h:1")).start()
+    assert [event[1] for event in ray.events if event[0] == "init"] == ["auto", "h:1"]
 
 
 def test_who_asks_while_ray_waits_for_its_head_has_an_error(
