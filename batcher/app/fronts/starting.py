@@ -13,6 +13,7 @@ from typing import Any
 from batcher.app.fronts.front_process import run_front
 from batcher.app.fronts.places import Places
 from batcher.app.fronts.supervisor import ENGINE, Supervisor, line_writer, open_places
+from batcher.app.log_lines import begin_logging
 from batcher.app.reloading import Read
 from batcher.config.settings import ServerSettings
 from batcher.core.systemd_sockets import SYSTEMD_DESCRIPTORS
@@ -31,6 +32,8 @@ def run_with_fronts(
     try:
         places = open_places(settings, base)
     except (ConfigError, OSError) as err:
+        # Only here: the processes that are copies of this one begin logs of their own.
+        begin_logging(settings.log_format)
         observer.failed(str(err))
         return 1
     say = line_writer(settings.log_format)
