@@ -58,6 +58,7 @@ from batcher.frontends.listening.tls import tls_files
 from batcher.frontends.web.limits import Limits
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.references.fetcher import InputFetcher
+from batcher.workers.pool import CpuPool
 from batcher.workers.pools import Pools, make_pools
 from batcher.workers.shared_memory.region import sealed_file
 
@@ -69,6 +70,13 @@ _log = Logger()
 REGION_BYTES = 64 << 20
 """Bytes of shared memory in each direction: a hundred pictures as arrays. Only what is in use takes
 memory. What does not fit goes through the socket, more slowly.
+"""
+
+FILE_THREADS = 2
+MOST_FILE_READS = 256
+MOST_FILE_BYTES = 64 << 20
+"""Threads of a front that read files for clients, pieces of files that wait for a thread, and the
+bytes of those pieces: as many as one process has.
 """
 
 RECONNECT_S = 0.05
@@ -116,11 +124,12 @@ class FrontProgram:
         self._metrics = ServerMetrics()
         self._loop, self._reactor, self._base = loop, reactor, base
         self._places, self._listeners = places, places.listeners[number]
-        self._link = EngineLink(self._hear, self._run_on_disk)
+        self._link = EngineLink(self._hear, self._read_file)
         self._is_connected = self._is_orphan = self.has_failed = False
         self._channel: Channel
         self._settings: ServerSettings
         self._pools: Pools
+        self._files: CpuPool
         self._engine: RemoteEngine
         self._answer_log: AnswerLog
         self._front: Front | None = None
@@ -218,7 +227,10 @@ class FrontProgram:
     def _make(self, settings: ServerSettings) -> None:
         """Make what outlives a change of the settings."""
         cross = partial(call_from_thread, self._loop)
-        self._pools = make_pools(settings, partial(cross, self._burst), self._reactor)
+        burst = partial(cross, self._burst)
+        self._pools = make_pools(settings, burst, self._reactor)
+        bounds = (FILE_THREADS, MOST_FILE_READS, MOST_FILE_BYTES)
+        self._files = CpuPool(*bounds, burst, self._reactor, "download")
         seconds = self._reactor.seconds
         counts = self._metrics.fetches
         fetcher = InputFetcher(settings, self._pools.inputs, seconds, counts)
@@ -304,8 +316,8 @@ class FrontProgram:
         else:
             self._metrics.dropped_lines["access_log"] += 1
 
-    def _run_on_disk(self, nbytes: int, function: Callable[[], Any]) -> Deferred[Any]:
-        return self._pools.disk.run(nbytes, inf, function)
+    def _read_file(self, nbytes: int, function: Callable[[], Any]) -> Deferred[Any]:
+        return self._files.run(nbytes, inf, function)
 
     def _give_memory_back(self, front: Front) -> None:
         trim = heap_trimmer()
