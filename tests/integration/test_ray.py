@@ -203,6 +203,41 @@ def test_a_server_goes_on_with_the_head_that_comes_after_its_own(tmp_path: Path)
         assert "SIGTERM" not in server.errors
 
 
+ENDS_RAY = """
+import ray
+
+
+class Model:
+    def predict(self, inputs):
+        if inputs["x"].any():  # no warm-up
+            ray.shutdown()
+        return {"y": inputs["x"]}
+"""
+
+
+def test_a_server_connects_again_when_another_model_has_ended_its_connection(
+    tmp_path: Path, cluster: Any
+) -> None:
+    write_model(tmp_path / "models", "slow", MODEL)
+    write_model(tmp_path / "models", "ends", ENDS_RAY)
+    pairs = ("defaults.instances=1", "models.ends.worker=thread")
+    with serving(tmp_path, cluster, *pairs) as server, ThreadPoolExecutor(1) as pool:
+        before = set(answers(server, 16))
+        under_load = pool.submit(answers, server, 400)
+        until(lambda: server.metric("batcher_queue_rows") > 0)
+        with Client(server.address) as client:
+            client.infer("ends", {"x": np.ones((1, 4), np.float32)})
+        during = under_load.result(START_LIMIT_S)
+        assert during.total() == 400, "each has one answer or one error"
+        until(lambda: refusal(server) is None, START_LIMIT_S)
+        after = set(answers(server, 64))
+        assert not {0, -1, *before} & after
+        until(lambda: all(map(has_ended, before)), START_LIMIT_S)
+        assert "the actor was lost" in server.errors
+        server.signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
 def test_a_server_without_its_cluster_says_so(tmp_path: Path) -> None:
     write_model(tmp_path / "models", "slow", MODEL)
     settings = ("defaults.worker=ray", f"model_repository={tmp_path / 'models'}")

@@ -149,7 +149,10 @@ class ActorChild:
             task = self._tasks.get(timeout=LOOK_S)
         except Empty:
             if self._actor is not None and self._actor.is_lost():
-                self._end("the actor was lost: Ray's process on this machine has ended")
+                self._end(
+                    "the actor was lost: Ray's process on this machine has ended, or the "
+                    "connection with it"
+                )
         else:
             task()
 

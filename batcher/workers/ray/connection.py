@@ -283,6 +283,11 @@ def _connect(ray: Any, address: str) -> Connection:
     on_sigterm = handler_of(SIGTERM)
     try:
         context = ray.init(address=address, configure_logging=False, log_to_driver=True)
+    except RuntimeError:  # such as that somebody else has connected just now
+        raise
+    except Exception:  # as where somebody else has just ended a connection
+        ray.shutdown()  # else what is half made would be taken for the program's own
+        raise
     finally:
         set_handler(SIGTERM, on_sigterm)  # Ray's own writes a stack into the log at each stop
     return Connection(ray, address, context.address_info["raylet_socket_name"], on_sigterm)

@@ -166,6 +166,27 @@ def test_a_connection_that_somebody_else_has_made_since_is_left_alone(
     assert connection.handler_of(signal.SIGTERM) == handler
 
 
+def test_a_connection_that_was_half_made_is_ended_and_made_anew(
+    ray: FakeRay, handler: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = ray.init
+
+    def half(**arguments: object) -> None:
+        monkeypatch.setattr(ray, "init", init)
+        init(**arguments)
+        raise AttributeError("'NoneType' object has no attribute 'address_info'")
+
+    monkeypatch.setattr(ray, "init", half)
+    with pytest.raises(ModelLoadError, match="address_info"):
+        RayCluster(RaySettings()).start()
+    RayCluster(RaySettings()).start()
+    kinds = [event[0] for event in ray.events]
+    assert kinds == ["init", "shutdown", "init", "options"]
+    assert connection._current is not None
+    assert not connection._current.is_foreign
+    assert connection.handler_of(signal.SIGTERM) == handler
+
+
 def test_once_its_node_has_ended_the_settings_may_name_another_cluster(ray: FakeRay) -> None:
     RayCluster(RaySettings()).start()
     ray.end_node()
