@@ -56,9 +56,9 @@ class ThreeServers:
         running: the servers.
     """
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        """Start all of them; `stack` ends them."""
-        self._folder, self._stack = folder, stack
+    def __init__(self, folder: Path, stack: ExitStack, *settings: str) -> None:
+        """Start all of them with `settings`, each `KEY=VALUE`; `stack` ends them."""
+        self._folder, self._stack, self._settings = folder, stack, settings
         self.ports = [free_port() for _ in range(3)]
         self.agents = {port: free_port() for port in self.ports}
         self.running = [self._start(port) for port in self.ports]
@@ -66,7 +66,8 @@ class ThreeServers:
     def _start(self, port: int) -> Process:
         folder = self._folder / str(port)
         folder.mkdir(exist_ok=True)
-        settings = (f"agent_check_port={self.agents[port]}", f"pre_stop_s={AGENT_WITHIN_S}")
+        own = (f"agent_check_port={self.agents[port]}", f"pre_stop_s={AGENT_WITHIN_S}")
+        settings = (*own, *self._settings)
         return self._stack.enter_context(serving(folder, port, *settings, source=SLOW_ON_DEMAND))
 
     def slow(self, place: int) -> Path:

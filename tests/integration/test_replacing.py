@@ -54,12 +54,13 @@ def test_without_pre_stop_s_no_request_fails_on_a_kept_connection(
     assert stopped_under_traffic(tmp_path, balance, 0).failures["kept"] == []
 
 
+@pytest.mark.parametrize("fronts", [0, 2])
 @BALANCERS
 def test_three_servers_are_replaced_one_by_one_without_a_request_that_fails(
-    tmp_path: Path, balance: Balance
+    tmp_path: Path, balance: Balance, fronts: int
 ) -> None:
     ports = (free_port(), free_port(), free_port())
-    settings = (f"pre_stop_s={LEARNS_WITHIN_S}",)
+    settings = (f"pre_stop_s={LEARNS_WITHIN_S}", f"fronts={fronts}")
     with ExitStack() as stack:
         old = [stack.enter_context(serving(tmp_path, port, *settings)) for port in ports]
         balancer = stack.enter_context(balance(tmp_path, ports))

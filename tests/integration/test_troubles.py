@@ -10,6 +10,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.integration.balancers import haproxy, weight_of
 from tests.integration.servers import ThreeServers
 from tests.integration.traffic import Traffic
@@ -25,11 +27,12 @@ RUNS_TWICE = {"# retry-on": "retry-on"}
 """What an operator changes in HAProxy's file for models that may run a request twice."""
 
 
+@pytest.mark.parametrize("fronts", [0, 2])
 def test_the_load_leaves_a_slow_server_and_no_request_fails_by_one_that_leaves_or_is_killed(
-    tmp_path: Path,
+    tmp_path: Path, fronts: int
 ) -> None:
     with ExitStack() as stack:
-        servers = ThreeServers(tmp_path, stack)
+        servers = ThreeServers(tmp_path, stack, f"fronts={fronts}")
         behind = haproxy(tmp_path, servers.ports, agents=servers.agents, changes=RUNS_TWICE)
         balancer = stack.enter_context(behind)
         with Traffic(balancer.port).sending() as traffic:
