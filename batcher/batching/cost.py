@@ -11,6 +11,11 @@ Example: 2 rows take 3 ms and 4 rows take 5 ms: then 3 rows take 4 ms, and 8 row
 the smallest class nothing is known, and an unknown size costs 0 s: a size has to be tried to be
 learnt.
 
+Warm-up tells of no shape, so what it shows counts for all shapes together. Beyond the largest class
+of a shape, time grows as that of all shapes does, if that is less than the line says. Example: a
+row takes 2 ms and 64 rows take 5 ms over all shapes, and of one shape only batches of one row have
+run, in 3 ms each. Then 64 rows of that shape take 3 ms * 5 / 2 = 7.5 ms, and not 64 * 3 ms.
+
 A single slow batch (another process, a page fault) must not have requests refused. So an
 observation counts as at most twice the expected time, and as at least half of it: a lasting change
 is learnt within a few batches, while one batch that took ten times as long moves the mean by a
@@ -27,6 +32,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
+from math import inf
 
 from batcher.core.run_sizes import ANY_ROWS
 
@@ -97,8 +103,11 @@ class Curve:
         """Return mean rows and mean seconds of each class of sizes, ascending."""
         return [(each.rows, each.seconds) for each in self._classes.values()]
 
-    def seconds(self, rows: int) -> float:
-        """Return the estimate for a batch of `rows` rows; 0 while nothing is known."""
+    def seconds(self, rows: int, others: Curve | None = None) -> float:
+        """Return the estimate for a batch of `rows` rows; 0 while nothing is known.
+
+        Beyond the largest class, time grows no faster than that of `others`.
+        """
         classes = list(self._classes.values())
         if not classes or ((rows - 1).bit_length() < next(iter(self._classes))):
             return 0.0
@@ -107,8 +116,18 @@ class Curve:
         )
         if len(classes) == 1:
             # one point makes no line: more rows take as many times longer, fewer no less
-            return classes[0].seconds * max(rows / classes[0].rows, 1.0)
-        return _on_line(classes[max(high - 1, 0)], classes[max(high, 1)], rows)
+            seconds = classes[0].seconds * max(rows / classes[0].rows, 1.0)
+        else:
+            seconds = _on_line(classes[max(high - 1, 0)], classes[max(high, 1)], rows)
+        largest = classes[-1]
+        if others is None or (rows - 1).bit_length() <= next(reversed(self._classes)):
+            return seconds
+        return min(seconds, largest.seconds * others.growth(round(largest.rows), rows))
+
+    def growth(self, few: int, many: int) -> float:
+        """Return how many times longer `many` rows take than `few`; infinity if that is unknown."""
+        seconds = self.seconds(few)
+        return max(self.seconds(many) / seconds, 1.0) if seconds else inf
 
 
 def _on_line(low: SizeClass, high: SizeClass, rows: int) -> float:
@@ -169,8 +188,9 @@ class CostModel:
 
     def seconds(self, rows: int, group: Hashable = ()) -> float:
         """Return how long a batch of `rows` rows of `group` is likely to keep its worker."""
-        curve = self._shapes.get(group, self._all) if self._shapes else self._all
-        return curve.seconds(self._run_as(rows))
+        curve = self._shapes.get(group) if self._shapes else None
+        rows = self._run_as(rows)
+        return self._all.seconds(rows) if curve is None else curve.seconds(rows, self._all)
 
     def size_classes(self) -> list[tuple[float, float]]:
         """Return mean rows and mean seconds of each class of sizes, over all shapes, ascending."""

@@ -63,6 +63,29 @@ def test_shapes_have_times_of_their_own_and_unknown_ones_those_of_all() -> None:
     assert 1e-3 < cost.seconds(4, "other") < 9e-3
 
 
+@pytest.mark.parametrize("factor", [1.0, 3.0], ids=["as all", "slower"])
+@pytest.mark.parametrize("ran", [[1], [1, 2]], ids=["one size", "two sizes"])
+def test_of_a_shape_that_ran_in_small_batches_alone_large_ones_take_as_much_longer_as_in_warm_up(
+    ran: list[int], factor: float
+) -> None:
+    cost = CostModel()
+    cost.seed((rows, affine(rows)) for rows in (1, 2, 4, 8, 16, 32, 64))
+    for rows in ran:
+        # the second one is late by chance
+        cost.add(rows, "shape", factor * affine(rows) * (1.2 if rows > 1 else 1))
+    assert cost.seconds(64, "shape") == pytest.approx(factor * affine(64), rel=0.25)
+    assert learnt_of_shape(1).seconds(8, "shape") == pytest.approx(8 * affine(1)), "no warm-up"
+    assert learnt_of_shape(1, 2).seconds(8, "shape") == pytest.approx(affine(8), rel=0.01)
+
+
+def learnt_of_shape(*sizes: int) -> CostModel:
+    """Return what is known after one batch of each of `sizes`, without warm-up."""
+    cost = CostModel()
+    for rows in sizes:
+        cost.add(rows, "shape", affine(rows))
+    return cost
+
+
 def test_only_so_many_shapes_are_remembered() -> None:
     cost = CostModel()
     for shape in range(2 * MAX_SHAPES):
