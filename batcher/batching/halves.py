@@ -68,7 +68,7 @@ class Halves:
         self._differs = float(LEAST_CLIENTS)  # by how much that number differs on average
         # For all clients: waits since such waits began, and reviews of them.
         self._waits, self._reviews = 0, 0
-        # Rows/s with waits for all, with waits for half, and the clients' rows then.
+        # Rows/s with waits for all, with waits for half, and the clients' rows then; 0 before.
         self._together, self._apart, self._apart_clients = 0.0, 0.0, 0.0
 
     @property
@@ -124,7 +124,8 @@ class Halves:
         if self._reviews < LEAST_REVIEWS:
             return
         mark = self.rows / half_s
-        if self._apart_clients / SAME_CLIENTS < self._clients < self._apart_clients * SAME_CLIENTS:
+        clients = self._apart_clients
+        if self._apart and clients / SAME_CLIENTS < self._clients < clients * SAME_CLIENTS:
             mark = min(mark, self._apart)
         if self._together >= mark:
             self._next_pause = FIRST_PAUSE
