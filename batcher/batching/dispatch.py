@@ -27,6 +27,7 @@ from batcher.batching.completion import Completions
 from batcher.batching.part import Part
 from batcher.batching.pending_request import owner
 from batcher.batching.places import Places
+from batcher.batching.policies.packing import rows_of
 from batcher.batching.policies.policy import Cost, Decision, Policy, Take, WaitUntil, WorkerState
 from batcher.batching.queue import BatchQueue
 from batcher.batching.reruns import RERUN_REASONS, Reruns
@@ -153,7 +154,8 @@ class Dispatcher:
             # before any callback runs, which might change the queue
             self._queue.take(decision.parts, now)
             if self._returns.rows:
-                self._returns.note_sent(sum(part.rows for part in decision.parts), now)
+                rows = rows_of(decision.parts) - self._queue.bulk_rows(decision.parts)
+                self._returns.note_sent(rows, now)
             if self._stagger is not None:
                 self._stagger.note_sent()
             self._hand_over(Batch(decision.parts, decision.reason, now))

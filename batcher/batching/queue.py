@@ -123,6 +123,12 @@ class BatchQueue(Levels):
         super().take(parts, now)
         self.taken_rows += waiting - self.rows
 
+    def bulk_rows(self, parts: Sequence[Part]) -> int:
+        """Return how many rows of a batch of `parts` are bulk, whose parts are the last ones."""
+        if parts[-1].level != self._bulk_level:
+            return 0
+        return sum([part.rows for part in parts if part.level == self._bulk_level])
+
     def rows_ahead(self, level: int, rows: int, now: float) -> int:
         """Return about how many rows are served before `rows` more of `level` that come `now`.
 

@@ -40,9 +40,10 @@ machine whose loop is now faster, now slower, though all 48 were the better batc
 Example: l(b) = 2 ms + 0.05 ms * b, and 16 clients are back within 0.6 ms. With 8 rows, n / l(n) is
 3,333 rows/s, and (8 + 8) / (0.6 ms + 2.8 ms) is 4,706 rows/s: the worker waits.
 
-No wait is longer than twice the fixed cost of a batch, about l(1). Waits that take l(1) on average
-win nothing. But those for all clients are mostly short, and now and then the last ones are late
-because the machine did something else: to send a part of the clients then splits them.
+No wait is longer than 2 * l(1), nor than `max_delay_ms`. A wait saves the fixed cost of a batch,
+which is about l(1), so waits that take l(1) on average win nothing. But most waits for all clients
+are short. Now and then the last clients are late because the machine did something else; a batch
+without them would split the clients into two groups.
 
 **For whom.** For all clients, or for half of them, whichever was found to be better (`halves`).
 """
@@ -85,7 +86,9 @@ SURE = 2.5
 """Deviations by which rows of later times may be few by chance: they count as that many more."""
 
 MOST_MORE = 1.1
-"""Times the clients that are missing as which rows may come while they are all who come."""
+"""Most rows that are likely to come, as a multiple of the clients that are missing, where a free
+worker waits for all clients: if more rows come, others than those send them.
+"""
 
 MAX_DRIFT = 1.5
 """Factor within which the fixed cost may change before all is learnt anew."""
@@ -139,7 +142,7 @@ class Returns:
 
     @property
     def longest(self) -> float:
-        """Seconds of the longest wait that may be made; 0 while nobody is waited for."""
+        """Seconds of the longest wait that may be made; 0 while no wait could pay."""
         return self._span * self._waits / BINS
 
     @property
@@ -163,16 +166,18 @@ class Returns:
         return 0 < self.rows <= waiting
 
     def note_end(self, rows: int, waiting: int, now: float) -> None:
-        """Count the end of a batch of `rows` rows, while `waiting` rows wait; plan the next wait.
+        """Count the end of a batch of `rows` rows, while `waiting` rows wait.
 
-        A wait that was planned before is over.
+        A wait that was planned before is over. Bulk rows do not count, neither in the batch nor in
+        the queue: a batch of bulk alone has 0 rows.
         """
         passed, self._ended = max(now - self._ended, 0.0), now
         self.until, self.rows, self._since, self._last_rows = 0.0, 0, 0, rows
         self._halves.pause -= 1
         self._done += rows
         if self.counts:
-            self._halves.note_end(rows, waiting)
+            if rows:
+                self._halves.note_end(rows, waiting)
             missing = self._halves.clients - waiting
             # only those that were in this batch can come back after it
             self._missing = missing if missing <= rows else 0
@@ -187,7 +192,7 @@ class Returns:
             self._review(passed > FORGET_S, now)
 
     def note_sent(self, rows: int, now: float) -> None:
-        """Count the end of a wait, with a batch of `rows` rows."""
+        """Count the end of a wait, with a batch of `rows` rows, bulk apart."""
         if now >= self.until and rows < self.rows:
             self._weight *= MISSED
         self._halves.note_wait()

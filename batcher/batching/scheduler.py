@@ -182,7 +182,8 @@ class BatchScheduler:
         now, error = self._seconds(), outcome.error
         began = self._places.remove(batch, now)
         self.admission.note_batch(batch, began, now, outcome.compute, error is not None)
-        self.returns.note_end(batch.rows, self._queue.rows, now)
+        in_turn = batch.rows - self._queue.bulk_rows(batch.parts)
+        self.returns.note_end(in_turn, self._queue.rows, now)
         # the next batch leaves before answers are written, which takes longer than sending
         if self.queue_rows or self._reruns or now >= self._deadlines.earliest:
             self._pump()

@@ -62,14 +62,22 @@ def test_the_wait_that_was_planned_last_and_its_bound_are_told(
     assert not returns.paused
 
 
-def test_the_last_of_all_clients_is_waited_for_where_clients_are_seldom_back_late() -> None:
-    """Fifteen of sixteen would be there on average at a time when all sixteen seldom are."""
+@pytest.mark.parametrize("bulk", [0, 1, 3])
+def test_the_last_of_all_clients_is_waited_for_where_clients_are_seldom_back_late(
+    bulk: int,
+) -> None:
+    """Fifteen of sixteen would be there on average at a time when all sixteen seldom are.
+
+    That `bulk` batches of bulk alone have run says nothing of the clients.
+    """
     returns, now = Returns(seconds, 5e-3), 0.0
     for number in range(BATCHES):
         late = 2.0 if number % 4 == 0 else 1.0
         now = learn(returns, 0, 16, 0, [], now)
         for after in back(16) if returns.counts else ():
             returns.note_rows(0, 1, now + late * after)
+    for _ in range(bulk):
+        returns.note_end(0, 0, now)
     returns.note_end(16, 0, now + seconds(16))
     returns.note_rows(0, 1, now + seconds(16) + 1e-5)
     returns.plan(1, (), 64, now + seconds(16) + 1e-5)

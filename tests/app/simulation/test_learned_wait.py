@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ B = AffineCost(2e-3, 0.02e-3), 64
 C = AffineCost(0.6e-3, 0.01e-3), 64
 NEVER_WAITS = "eager,max_delay_ms=0"
 LOOP_COST_S = 38e-6
+BULK = 4
 Floats = NDArray[np.float64]
 LEARNT = 0.5
 """Share of the requests that come before the default has learnt enough to be compared."""
@@ -74,6 +77,17 @@ def test_all_clients_are_waited_for_though_the_loop_is_now_faster_now_slower(cli
     together = run(fixed_cost, load, f"threshold:{clients}", requests=9000, **machine)
     assert found.mean_batch >= 0.97 * clients
     assert found.answered >= 0.98 * together.answered
+
+
+@pytest.mark.parametrize("clients", [8, 16])
+def test_bulk_that_fills_batches_up_is_not_taken_for_clients(clients: int, tmp_path: Path) -> None:
+    trace = tmp_path / "bulk.csv"
+    trace.write_text("".join(f"{number / 500},1,,{BULK}\n" for number in range(2000)))
+    load = f"closed:{clients},think=0.1ms"
+    loops = {"loop_cost": LOOP_COST_S, "loop_noise": 0.3}
+    alone, with_bulk = run(A, load, **loops), run(A, f"{load}+trace:{trace}", **loops)
+    assert with_bulk.levels[0] <= 1.055 * alone.latency.mean
+    assert with_bulk.mean_batch > clients
 
 
 def answers(load: str, policy: str, change: float, seconds: float) -> tuple[Floats, Floats]:
