@@ -17,6 +17,10 @@ as soon as the 63 are done, and the loop's work for 63 is longer than a batch of
 are back too late to be told from others by their times, but the rows of a batch and those that wait
 at its end are always as many. At random they would differ by their root, 8 of 64. So half of the
 clients are waited for also where that sum differs by less than a quarter of its root.
+
+Not all halves come back in time. Of 32 clients 24 may think for 5 ms. Batches of 24 and 8 rows then
+take turns, and each wait for half of the clients ends with 8 rows. After four waits in vain nobody
+is waited for, for 128 batches, then 256, and so on up to 512.
 """
 
 from __future__ import annotations
@@ -39,6 +43,9 @@ FIRST_PAUSE, MIN_PAUSE, MAX_PAUSE = 16, 128, 512
 first time, the second, and at most.
 """
 
+LATE_WAITS = 4
+"""Waits in vain for half of the clients, one after the other, after which no half is waited for."""
+
 STEADY, STEADY_WEIGHT = 0.25, 0.05
 """Part of the root of the clients by which their number may differ on average, and the weight of a
 batch in that average.
@@ -56,14 +63,16 @@ class Halves:
 
     Attributes:
         pause: batches for which only half of the clients are waited for; 0 or less for none.
+        rest: batches for which not even half of the clients are waited for; 0 or less for none.
         certain: whether clients are known to return by their times, and not by their number alone.
     """
 
     def __init__(self) -> None:
         """Know nothing yet."""
-        self.pause = 0
+        self.pause = self.rest = 0
         self.certain = False
-        self._next_pause = FIRST_PAUSE
+        self._next_pause, self._next_rest = FIRST_PAUSE, MIN_PAUSE
+        self._in_vain = 0  # waits for half of the clients, since the last one that was not in vain
         self._clients = 0.0  # rows of all clients
         self._differs = float(LEAST_CLIENTS)  # by how much that number differs on average
         # For all clients: waits since such waits began, and reviews of them.
@@ -96,6 +105,7 @@ class Halves:
         """Forget the rates, since batches take other times now."""
         self.pause, self._next_pause, self._waits, self._reviews = 0, FIRST_PAUSE, 0, 0
         self._together, self._apart, self._apart_clients = 0.0, 0.0, 0.0
+        self.rest, self._next_rest, self._in_vain = 0, MIN_PAUSE, 0
         self._differs = float(LEAST_CLIENTS)
 
     def note_end(self, rows: int, waiting: int) -> None:
@@ -104,10 +114,17 @@ class Halves:
         self._clients += WEIGHT * change
         self._differs += STEADY_WEIGHT * (abs(change) - self._differs)
 
-    def note_wait(self) -> None:
-        """Count a wait for clients."""
+    def note_wait(self, in_vain: bool) -> None:
+        """Count a wait for clients, which was `in_vain` if some were not back at its end."""
         if not self.chosen:
             self._waits += 1
+        elif not in_vain:
+            self._in_vain, self._next_rest = 0, MIN_PAUSE
+        else:
+            self._in_vain += 1
+            if self._in_vain >= LATE_WAITS:
+                self._in_vain, self.rest = 0, self._next_rest
+                self._next_rest = min(2 * self.rest, MAX_PAUSE)
 
     def compare(self, rate: float, half_s: float) -> None:
         """Learn from `rate`, the rows/s since the last time, and pause where that is too low.

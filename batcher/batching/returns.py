@@ -174,6 +174,7 @@ class Returns:
         passed, self._ended = max(now - self._ended, 0.0), now
         self.until, self.rows, self._since, self._last_rows = 0.0, 0, 0, rows
         self._halves.pause -= 1
+        self._halves.rest -= 1
         self._done += rows
         if self.counts:
             if rows:
@@ -193,15 +194,18 @@ class Returns:
 
     def note_sent(self, rows: int, now: float) -> None:
         """Count the end of a wait, with a batch of `rows` rows, bulk apart."""
-        if now >= self.until and rows < self.rows:
+        in_vain = now >= self.until and rows < self.rows
+        if in_vain:
             self._weight *= MISSED
-        self._halves.note_wait()
+        self._halves.note_wait(in_vain)
         self.rows = 0
 
     def plan(self, rows: int, group: Hashable, most: int, now: float) -> None:
         """Set how long to wait, where `rows` rows of `group` are there and `most` make a batch."""
         self.until = now
         halves = self._halves.chosen
+        if halves and self._halves.rest > 0:
+            return
         if halves:
             most = min(most, self._halves.rows)
         coming = min(self._within[self._waits - 1] * self._last_rows - self._since, most - rows)

@@ -79,6 +79,12 @@ def test_all_clients_are_waited_for_though_the_loop_is_now_faster_now_slower(cli
     assert found.answered >= 0.98 * together.answered
 
 
+def test_clients_that_take_turns_by_themselves_are_not_held_up_for_even_halves() -> None:
+    """Of 32 clients 24 think so long that a wait for 16 rows ends with 8 rows each time."""
+    load = "closed:8,think=0.1ms+closed:24,think=5ms"
+    assert run(A, load, requests=8000).answered >= 0.97 * run(A, load, NEVER_WAITS).answered
+
+
 @pytest.mark.parametrize("clients", [8, 16])
 def test_bulk_that_fills_batches_up_is_not_taken_for_clients(clients: int, tmp_path: Path) -> None:
     trace = tmp_path / "bulk.csv"
