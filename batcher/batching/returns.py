@@ -13,7 +13,8 @@ So one full batch is better where w < beta, and a free worker should wait that l
 
 **What is learnt.** Rows are counted by the time that has passed since the last batch ended. This is
 done whatever is decided, so that a decision never changes what is learnt. Old counts fade: a batch
-counts half after 35 further batches, or after a third of a second.
+counts half after 35 further batches, or after a third of a second without a batch. Time in which a
+batch runs does not count, or nothing would be learnt of models whose batches take long.
 
 **When it is used.** Clients return if rows come sooner after the end of a batch than at other
 times. Let M be the rows that came within w, and B those that would have come within w at the rate
@@ -68,10 +69,13 @@ FADE = 1.02
 """Factor by which a batch counts more than the one before."""
 
 FADE_A_SECOND = 2.0
-"""Factor's growth by each second between two batches: rare batches tell of long ago."""
+"""Factor's growth by each second without a batch: rare batches tell of long ago."""
+
+LONGER = 1.25
+"""Times its usual seconds that a batch may take: what is beyond counts as time without a batch."""
 
 FORGET_S = 0.5
-"""Seconds without the end of a batch after which all is forgotten."""
+"""Seconds without a batch after which all is forgotten."""
 
 LEAST_ROWS = 40
 """Rows that tell chance from habit."""
@@ -172,6 +176,7 @@ class Returns:
         the queue: a batch of bulk alone has 0 rows.
         """
         passed, self._ended = max(now - self._ended, 0.0), now
+        idle = max(passed - LONGER * self._seconds(max(rows, 1), ()), 0.0)
         self.until, self.rows, self._since, self._last_rows = 0.0, 0, 0, rows
         self._halves.pause -= 1
         self._halves.rest -= 1
@@ -186,11 +191,11 @@ class Returns:
                 self._awaited += self._weight
             self._ended_rows += rows * self._weight
             self._ends[min(int(passed / self._bin_s), WAITS)] += self._weight
-            self._weight *= FADE * (1 + FADE_A_SECOND * passed)
+            self._weight *= FADE * (1 + FADE_A_SECOND * idle)
         self._review_in -= 1
-        if not self._review_in or passed > FORGET_S:
+        if not self._review_in or idle > FORGET_S:
             self._review_in = REVIEW_EVERY
-            self._review(passed > FORGET_S, now)
+            self._review(idle > FORGET_S, now)
 
     def note_sent(self, rows: int, now: float) -> None:
         """Count the end of a wait, with a batch of `rows` rows, bulk apart."""

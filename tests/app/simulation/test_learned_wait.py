@@ -57,6 +57,16 @@ def test_clients_that_return_at_once_share_one_batch(
     assert best > 1.2 * run(model, load, NEVER_WAITS).answered
 
 
+@pytest.mark.parametrize("clients", [2, 4, 16])
+@pytest.mark.parametrize("batch_s", [0.02, 0.1, 0.6])
+def test_clients_of_slow_models_are_waited_for_too(batch_s: float, clients: int) -> None:
+    """Long batches are as many as short ones until something is learnt, and take as few rows."""
+    slow, load = (AffineCost(batch_s, batch_s / 16), 32), f"closed:{clients},think=0.1ms"
+    best = run(slow, load, "fixed-wait:0.11ms", requests=150 * clients).answered
+    assert run(slow, load, requests=150 * clients).answered >= 0.95 * best
+    assert best > 1.2 * run(slow, load, NEVER_WAITS, requests=150 * clients).answered
+
+
 @pytest.mark.parametrize(("clients", "most"), [(32, 1.0), (64, 0.95)])
 def test_many_clients_get_one_batch_or_two_even_halves_whichever_the_loop_allows(
     clients: int, most: float
