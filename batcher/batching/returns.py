@@ -182,15 +182,7 @@ class Returns:
         self._halves.rest -= 1
         self._done += rows
         if self.counts:
-            if rows:
-                self._halves.note_end(rows, waiting)
-            missing = self._halves.clients - waiting
-            # only those that were in this batch can come back after it
-            self._missing = missing if missing <= rows else 0
-            if self._missing > 0:
-                self._awaited += self._weight
-            self._ended_rows += rows * self._weight
-            self._ends[min(int(passed / self._bin_s), WAITS)] += self._weight
+            self._count_end(rows, waiting, passed)
             self._weight *= FADE * (1 + FADE_A_SECOND * idle)
         self._review_in -= 1
         if not self._review_in or idle > FORGET_S:
@@ -248,6 +240,18 @@ class Returns:
             rate = (rows + more) / (wait + alone + row_s * more)
             if rate > best:
                 best, self.until, self.rows = rate, end, rows + target
+
+    def _count_end(self, rows: int, waiting: int, passed: float) -> None:
+        """Count the end of a batch, `passed` seconds after that of the batch before."""
+        if rows:
+            self._halves.note_end(rows, waiting)
+        missing = self._halves.clients - waiting
+        # only those that were in this batch can come back after it
+        self._missing = missing if missing <= rows else 0
+        if self._missing > 0:
+            self._awaited += self._weight
+        self._ended_rows += rows * self._weight
+        self._ends[min(int(passed / self._bin_s), WAITS)] += self._weight
 
     def _review(self, forget: bool, now: float) -> None:
         """See whether clients return, from what was counted."""
