@@ -24,6 +24,12 @@ Allocate = Callable[[str, tuple[int, ...], "np.dtype[np.generic]"], Array]
 """Returns a writable buffer for an input: its name, shape (rows, *row shape) and dtype."""
 
 
+Place = Callable[[str, Sequence[Part]], bool]
+"""Has the rows of an input, by its name, put together where the model computes, from the memory of
+its device. Returns False if not all of the parts have their rows there: nothing was done.
+"""
+
+
 class Batch:
     """Parts that run together. A batch is handed to its worker whole and never changes.
 
@@ -46,18 +52,21 @@ class Batch:
         group = parts[0].group
         self.group = padded_group(parts) if isinstance(group, RaggedGroup) else group
 
-    def collate(self, allocate: Allocate) -> dict[str, Array]:
+    def collate(self, allocate: Allocate, place: Place | None = None) -> dict[str, Array]:
         """Return each input's rows in one writable buffer of shape (rows, *row shape). Any thread.
 
         A batch of one part is copied as well: a model may write into its inputs, and the arrays of
         a request may be views of the body that its client sent.
+
+        What `place` has put together is not copied: the buffer of that input means nothing.
         """
         if isinstance(self.group, RaggedGroup):
             return self._padded(self.group, allocate)
         collated = {}
         for name, first in self.parts[0].inputs.items():
             buffer = allocate(name, (self.rows, *first.shape[1:]), first.dtype)
-            _fill(buffer, [part.inputs[name] for part in self.parts])
+            if place is None or not place(name, self.parts):
+                _fill(buffer, [part.inputs[name] for part in self.parts])
             collated[name] = buffer
         return collated
 

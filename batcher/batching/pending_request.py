@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from batcher.batching.part import Part
 from batcher.batching.queue import BatchQueue
+from batcher.core.device_rows import InputsOnDevice
 from batcher.core.ragged import concatenated
 from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.core.spec import Array
@@ -140,10 +141,14 @@ class PendingRequest(Part):
         self._results = []
 
     def _piece(self, part: Part, start: int, rows: int) -> Part:
-        inputs = {name: array[start : start + rows] for name, array in part.inputs.items()}
+        end, whole = start + rows, part.inputs
+        inputs: Mapping[str, Array]
+        if isinstance(whole, InputsOnDevice):
+            inputs = whole.rows(start, end)
+        else:
+            inputs = {name: array[start:end] for name, array in whole.items()}
         # Its share by rows: the elements of texts are counted once, and the parts together take
         # up what the whole takes.
-        end = start + rows
         nbytes = part.nbytes * end // part.rows - part.nbytes * start // part.rows
         return Part(
             inputs,

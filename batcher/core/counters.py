@@ -235,7 +235,8 @@ class ModelMetrics:
         recompilations: times that a part of the model was compiled for a batch, after the load.
         graph_replays: CUDA graphs that were replayed.
         padded_rows: rows that batches were filled up with, up to a size that the model takes.
-        copied_bytes: bytes of inputs and outputs that were copied to a device and from it.
+        copied_bytes: bytes of inputs and outputs that were copied to a device and from it, and of
+            inputs that lay on the device already.
         real_elements: elements of rows in batches whose rows are padded.
         padded_elements: the same with the padding.
         statistics: numbers for the Open Inference Protocol.
@@ -262,7 +263,7 @@ class ModelMetrics:
         self.recompilations = 0
         self.graph_replays = 0
         self.padded_rows = 0
-        self.copied_bytes: dict[str, int] = {"to_device": 0, "to_host": 0}
+        self.copied_bytes: dict[str, int] = {"to_device": 0, "to_host": 0, "on_device": 0}
         self.real_elements = 0
         self.padded_elements = 0
         self.statistics = Statistics()
@@ -308,6 +309,7 @@ class ModelMetrics:
         self.graph_replays += work.graph_replays
         self.copied_bytes["to_device"] += work.bytes_to_device
         self.copied_bytes["to_host"] += work.bytes_to_host
+        self.copied_bytes["on_device"] += work.bytes_on_device
 
     def count_batch(
         self,

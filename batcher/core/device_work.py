@@ -12,11 +12,13 @@ class DeviceWork(NamedTuple):
         graph_replays: times that a CUDA graph was replayed.
         bytes_to_device: bytes of inputs that were copied to the device.
         bytes_to_host: bytes of outputs that were copied back.
+        bytes_on_device: bytes of inputs that an earlier model had left on the device.
     """
 
     graph_replays: int = 0
     bytes_to_device: int = 0
     bytes_to_host: int = 0
+    bytes_on_device: int = 0
 
 
 NOTHING = DeviceWork()
@@ -38,10 +40,12 @@ class WorkCounts:
         self.graph_replays = 0
         self.bytes_to_device = 0
         self.bytes_to_host = 0
+        self.bytes_on_device = 0
 
     def take(self) -> DeviceWork | None:
         """Return the counts, None for nothing at all, and start at zero."""
-        work = DeviceWork(self.graph_replays, self.bytes_to_device, self.bytes_to_host)
+        copied = self.bytes_to_device, self.bytes_to_host, self.bytes_on_device
+        work = DeviceWork(self.graph_replays, *copied)
         if work == NOTHING:
             return None
         self._restart()

@@ -74,6 +74,7 @@ class CheckedModel:
         self.sample: Sample | None = None
         self._max_rows = model.max_rows
         self._work = model.work
+        self._kept_rows = model.kept_rows
 
     def note_sharing(self, shared: bool) -> None:
         """Note whether batches of warm-up `shared` memory for their outputs. Inference thread."""
@@ -95,6 +96,7 @@ class CheckedModel:
             model.run_sizes,
             turns is not None and turns.hands_over,
             turns is not None and turns.whole_requests,
+            self._kept_rows,
         )
 
     def work_done(self) -> DeviceWork | None:
@@ -154,8 +156,14 @@ class CheckedModel:
 
         Inference thread.
         """
+        kept = self._kept_rows
         try:
-            return run(collate(self.model.allocate))
+            if kept is None or not kept.takes:
+                return run(collate(self.model.allocate))
+            try:
+                return run(collate(self.model.allocate, kept.place))
+            finally:
+                kept.placed.clear()  # or the next batch would run on the rows of this one
         except BatcherError as err:
             allowed = allowed_from_model(err)
             if allowed is err:

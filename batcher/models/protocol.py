@@ -23,6 +23,7 @@ from batcher.core.device_work import WorkCounts
 from batcher.core.run_sizes import ANY_ROWS, RunSizes
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import ModelLoadError
+from batcher.models.kept_rows import KeptRows
 
 Arrays = Mapping[str, Array]
 """Arrays by the names of their tensors; the first axis of each is the row."""
@@ -117,6 +118,8 @@ class Model(Protocol):
             PyTorch; known once the model is compiled.
         work: counts of what its batches ask of a GPU; None for a model that counts nothing. Known
             once the model is loaded.
+        kept_rows: the rows that it keeps on its device and takes from there; None for a model that
+            can do neither. Known once the model is loaded.
     """
 
     spec: ModelSpec
@@ -132,6 +135,7 @@ class Model(Protocol):
     overlaps: bool
     native_bytes: int
     work: WorkCounts | None
+    kept_rows: KeptRows | None
 
     def load(self, device: str) -> None:
         """Read the model onto `device` (`cpu`, `cuda:0`). Once, first of all. Inference thread."""
@@ -210,6 +214,7 @@ class PlainModel:
     overlaps = False
     native_bytes = 0
     work: WorkCounts | None = None
+    kept_rows: KeptRows | None = None
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
         """Remember what to load; nothing is read yet. Any thread."""
@@ -266,6 +271,7 @@ class LoadedModel(NamedTuple):
             after it, for the same request.
         whole_requests: whether `predict` is the one that leaves or reads that, and so needs all
             rows of a request in one batch.
+        kept_rows: as in Model; None if the model is in another process.
     """
 
     one_call: bool = False
@@ -279,3 +285,4 @@ class LoadedModel(NamedTuple):
     run_sizes: RunSizes = ANY_ROWS
     hands_over: bool = False
     whole_requests: bool = False
+    kept_rows: KeptRows | None = None

@@ -90,7 +90,7 @@ _LABELLED_COUNTS = (
     ),
     (
         "batcher_copied_bytes",
-        "Bytes of inputs and outputs of batches that were copied to a GPU and from it.",
+        "Bytes of inputs and outputs of batches that were copied to a GPU, from it, and within it.",
         "direction",
         "copied_bytes",
     ),

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherRes
 from twisted.python.failure import Failure
 
 from batcher.batching.worker import Condition, Deliver, Worker
+from batcher.models.kept_rows import KeptRows, Wish, joined_wish
 from batcher.models.protocol import Hook, LoadedModel, RemoteHook
 from batcher.workers.letting_go import let_go
 from batcher.workers.process.hook_client import SharedHook
@@ -37,6 +38,8 @@ class Instances:
         self.reason = ""
         self.wanted = len(workers)
         self._only_first = False
+        self._kept_rows: dict[int, KeptRows] = {}
+        self._wishes: dict[object, Wish] = {}
 
     def __iter__(self) -> Iterator[Worker]:
         """Iterate over the workers. Reactor thread."""
@@ -77,11 +80,28 @@ class Instances:
         started = [self._start(index) for index in range(self.wanted)]
         return _gathered(started).addCallbacks(self._with_shared_hooks, self._failed)
 
+    @property
+    def devices(self) -> frozenset[str]:
+        """The devices on which instances can keep rows, and take rows from. Reactor thread."""
+        return frozenset([kept.device for kept in self._kept_rows.values()])
+
+    def wish(self, asker: object, wish: Wish | None) -> None:
+        """Have all instances do what `asker` asks now; None for nothing. Reactor thread."""
+        if self._wishes.get(asker) == wish:
+            return
+        self._wishes.pop(asker, None)
+        if wish is not None:
+            self._wishes[asker] = wish
+        for kept in self._kept_rows.values():
+            kept.follow(joined_wish(self._wishes.values()))
+
     def quit(self) -> Deferred[None]:
         """End all workers; fires when all have ended, which a thread that hangs never does.
 
         Reactor thread.
         """
+        self._kept_rows.clear()
+        self._wishes.clear()
         ended = DeferredList([worker.quit() for worker in self])
         return ended.addCallback(
             lambda _: let_go(self, "_deliver", "_set_takes_batches", "_changed")
@@ -89,7 +109,18 @@ class Instances:
 
     def _start(self, index: int) -> Deferred[LoadedModel]:
         """Load the model in the worker at `index`. Reactor thread."""
-        return self._workers[index].start(self._deliver, partial(self._change, index))
+        loading = self._workers[index].start(self._deliver, partial(self._change, index))
+        return loading.addCallback(self._note_kept_rows, index)
+
+    def _note_kept_rows(self, loaded: LoadedModel, index: int) -> LoadedModel:
+        """Have the instance at `index`, which has loaded, do what all are asked. Reactor thread."""
+        kept = loaded.kept_rows
+        if kept is None:
+            self._kept_rows.pop(index, None)
+        else:
+            kept.follow(joined_wish(self._wishes.values()))
+            self._kept_rows[index] = kept
+        return loaded
 
     def _change(self, index: int, condition: Condition, reason: str) -> None:
         """Note that the worker at `index` takes batches, or no more. Reactor thread."""

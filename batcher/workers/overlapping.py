@@ -18,7 +18,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import perf_counter
 
-from batcher.batching.batch import Allocate, Batch
+from batcher.batching.batch import Allocate, Batch, Place
 from batcher.batching.worker import Outcome
 from batcher.core.spec import Array
 from batcher.models.checked import CheckedModel, UnderWay
@@ -50,8 +50,8 @@ class _Begun:
         except BaseException as err:  # a model that calls sys.exit() must not end the thread either
             self._error = device_error(err)
 
-    def _collate(self, allocate: Allocate) -> dict[str, Array]:
-        inputs = self.batch.collate(allocate)
+    def _collate(self, allocate: Allocate, place: Place | None = None) -> dict[str, Array]:
+        inputs = self.batch.collate(allocate, place)
         self._collated = perf_counter()
         return inputs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from batcher.batching.batch import Allocate, Batch
+from batcher.batching.batch import Allocate, Batch, Place
 from batcher.batching.worker import Outcome
 from batcher.core.spec import Array
 from batcher.models.checked import CheckedModel
@@ -21,9 +21,9 @@ def run_batch(
     started = collated = seconds()
     waited = started - handed_at
 
-    def collate(allocate: Allocate) -> dict[str, Array]:
+    def collate(allocate: Allocate, place: Place | None = None) -> dict[str, Array]:
         nonlocal collated
-        inputs = batch.collate(allocate)
+        inputs = batch.collate(allocate, place)
         collated = seconds()
         return inputs
 

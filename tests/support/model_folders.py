@@ -83,7 +83,7 @@ class Folders:
 def answers(checked: CheckedModel, **inputs: Array) -> dict[str, Array]:
     """Run one batch as a worker does; no row of it fails."""
 
-    def collate(allocate: Callable[..., Array]) -> dict[str, Array]:
+    def collate(allocate: Callable[..., Array], place: object = None) -> dict[str, Array]:
         collated = {}
         for name, array in inputs.items():
             collated[name] = allocate(name, array.shape, array.dtype)

@@ -11,6 +11,7 @@ from batcher.core.device_work import WorkCounts
 from batcher.core.run_sizes import ANY_ROWS
 from batcher.core.spec import Array, ModelSpec, TensorSpec, datatype
 from batcher.models.checked import CheckedModel
+from batcher.models.kept_rows import KeptRows
 from batcher.models.protocol import Hook
 from batcher.models.sample import sample_of_values
 
@@ -57,6 +58,7 @@ class RecordingModel:
     native_bytes = 0
     author: object = None
     work: WorkCounts | None = None
+    kept_rows: KeptRows | None = None
 
     def __init__(self, spec: ModelSpec | None = None, predict: Predict = double) -> None:
         """Answer with `predict`."""

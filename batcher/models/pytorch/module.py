@@ -7,7 +7,8 @@ A format says how its module is read (`read`) and, if it can, gives the source f
                     (asynchronous)         (asynchronous)
 
 The inference thread waits for the device once, at the end of the batch, and not after each copy. On
-the CPU arrays and tensors share their memory.
+the CPU arrays and tensors share their memory. Rows that the next model of a pipeline takes are kept
+on the device as well (`kept_rows.py`).
 
 `compile` replaces the module by a package of native code (`aoti.py`), after the package has given
 the same answers as the module, or has it compiled as it runs (`inductor.py`). `capture` has batches
@@ -24,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
@@ -40,6 +40,8 @@ from batcher.models.pytorch.comparing import comparison_inputs, other_output, ou
 from batcher.models.pytorch.gpu import Gpu, Stream, gpu_of
 from batcher.models.pytorch.graphs import Call, Graphs, ladder
 from batcher.models.pytorch.inductor import Inductor
+from batcher.models.pytorch.kept_rows import DeviceRows
+from batcher.models.pytorch.operator_counts import OperatorCounter, is_compiled
 from batcher.models.pytorch.overlapped import OverlappedModel
 from batcher.models.pytorch.precision import precision_of
 from batcher.models.pytorch.prepared_inputs import OnDevice, PreparedInputs
@@ -55,7 +57,10 @@ class TorchModule(PlainModel, ABC):
         precision: numbers that the module computes in.
         call: calls the module with the inputs of a batch, tensors on its device, by their names.
         device_hook: `preprocess` of the module where it runs on the device; else None.
+        device_rows: its `kept_rows`; None on the CPU.
     """
+
+    device_rows: DeviceRows | None = None
 
     device_hook: Callable[[dict[str, torch.Tensor]], Any] | None = None
 
@@ -111,6 +116,9 @@ class TorchModule(PlainModel, ABC):
         else:
             self.call = _in_order(self._module, self.spec)
         _refuse_text(self.spec, self.preprocess, self.postprocess)
+        if self._gpu is not None:
+            keeps = self.postprocess is None and self._settings.memory_limit is None
+            self.kept_rows = self.device_rows = DeviceRows(self._device, self.spec, keeps)
 
     def refuse_lacking(self, what: str) -> None:
         """Check that the model gets every input in every batch, as `what` needs it.
@@ -252,9 +260,9 @@ class TorchModule(PlainModel, ABC):
         """Count the operators of a batch of `inputs`. Inference thread."""
         if self.one_call:
             return 1
-        if self._compiles or _is_compiled(self._module):
+        if self._compiles or is_compiled(self._module):
             return 0
-        counter = _OperatorCounter()  # type: ignore[no-untyped-call]  # the base class has no types
+        counter = OperatorCounter()  # type: ignore[no-untyped-call]  # the base class has no types
         with self.batch_mode(), self._on_stream():
             tensors = self.tensors(inputs, self._device)
             with counter:
@@ -267,32 +275,48 @@ class TorchModule(PlainModel, ABC):
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run the module on one batch. Inference thread."""
-        is_raw = self.postprocess is not None
+        is_raw, kept = self.postprocess is not None, self.device_rows
         with self.batch_mode(), self._on_stream():
-            result = self.call(self.tensors(inputs, self._device))
-            outputs, left_out = named_outputs(result, self.spec, is_raw)
+            tensors = self.tensors(inputs, self._device)
+            if kept is not None and kept.placed:
+                tensors = kept.joined(inputs, tensors)
+            outputs, left_out = named_outputs(self.call(tensors), self.spec, is_raw)
             on_host: dict[str, Any] = {}
+            copies: dict[str, torch.Tensor] = {}
             try:
                 # All copies are started before the first one is waited for.
                 copy_each(outputs, to_host, on_host)
+                if kept is not None:
+                    copies = kept.copies(outputs)
             finally:
                 if self._gpu is not None:
                     self._stream.synchronize()
             self.count_copies(inputs, outputs)
-            return output_arrays(on_host, self.spec, left_out, is_raw)
+            arrays = output_arrays(on_host, self.spec, left_out, is_raw)
+        if kept is not None:
+            kept.note(arrays, copies)
+        return arrays
 
     def count_copies(self, inputs: Arrays, outputs: Mapping[str, Any]) -> None:
         """Count the bytes of a batch that go to the device and come back. Inference thread."""
         if self.work is not None:
             tensors = filter(is_dense, outputs.values())
-            self.work.bytes_to_device += sum(array.nbytes for array in inputs.values())
+            placed = self.device_rows.placed if self.device_rows is not None else ()
+            there = sum([array.nbytes for name, array in inputs.items() if name in placed])
+            self.work.bytes_on_device += there
+            self.work.bytes_to_device += sum(array.nbytes for array in inputs.values()) - there
             self.work.bytes_to_host += sum(tensor.nbytes for tensor in tensors)
 
     def tensors(self, inputs: Arrays, device: torch.device) -> dict[str, torch.Tensor]:
-        """Return `inputs` as tensors on `device`. Inference thread."""
+        """Return `inputs` as tensors on `device`, but those whose rows were found on the GPU.
+
+        Inference thread.
+        """
+        placed = self.device_rows.placed if self.device_rows is not None else ()
         return {
             name: to_tensor(array, self._input_specs.get(name), device)
             for name, array in inputs.items()
+            if name not in placed
         }
 
     def batch_mode(self) -> AbstractContextManager[Any]:
@@ -345,39 +369,6 @@ def _weights_bytes(module: Callable[..., Any]) -> int:
     if not isinstance(module, torch.nn.Module):
         return 0
     return sum(each.nbytes for each in (*module.parameters(), *module.buffers()))
-
-
-def _is_compiled(module: Callable[..., Any]) -> bool:
-    """Return whether `torch.compile` has made a part of `module`. Inference thread.
-
-    Such a part is not compiled while operators are counted, and may refuse to run as it is.
-    """
-    parts = module.modules() if isinstance(module, torch.nn.Module) else ()
-    return any(hasattr(part, "_orig_mod") for part in parts)
-
-
-class _OperatorCounter(TorchDispatchMode):
-    """Counts the operators that are called in its context.
-
-    Attributes:
-        count: operators so far.
-    """
-
-    count = 0
-    supports_higher_order_operators = True  # control flow, such as `torch.cond`
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Return False: to hide from TorchDynamo would import it, which takes seconds. Any thread.
-
-        Nothing is compiled under this mode: the operators of compiled modules are not counted.
-        """
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count `func` and call it. Inference thread."""
-        self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 def choose_device(setting: str) -> str:

@@ -52,24 +52,29 @@ class OverlappedModel:
         with self._model.batch_mode():
             sent = self._lanes.send(self._model.tensors(inputs, _HOST))
             try:
-                outputs, left_out = self._computed(sent)
+                outputs, left_out, copies = self._computed(inputs, sent)
                 on_host, home = self._lanes.fetch(outputs)
             except BaseException:
                 # Else the next inputs could be copied to where kernels still read these.
                 self._lanes.wait()
                 raise
         self._model.count_copies(inputs, outputs)
-        return _Running(self._model, (sent, outputs), on_host, left_out, home)
+        return _Running(self._model, (sent, outputs), on_host, left_out, home, copies)
 
-    def _computed(self, sent: dict[str, torch.Tensor]) -> tuple[dict[str, Any], Any]:
-        """Ask for what the model makes of `sent`; return where that will lie, and what it left out.
+    def _computed(
+        self, inputs: Arrays, sent: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, Any], Any, dict[str, torch.Tensor]]:
+        """Ask for what the model makes of `sent`, and of those `inputs` that lie on the device.
 
-        Inference thread.
+        Return where that will lie, what it left out, and what the device keeps. Inference thread.
         """
+        kept, is_raw = self._model.device_rows, self._model.postprocess is not None
         with self._gpu.on(self._stream):
+            if kept.placed:
+                sent = kept.joined(inputs, sent)
             result = pytree.tree_map_only(torch.Tensor, torch.clone, self._model.call(sent))
-            is_raw = self._model.postprocess is not None
-            return named_outputs(result, self._model.spec, is_raw)
+            outputs, left_out = named_outputs(result, self._model.spec, is_raw)
+            return outputs, left_out, kept.copies(outputs, own=True)
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run one batch to its end. Inference thread."""
@@ -80,14 +85,21 @@ class _Running:
     """A batch on its way; holds on to its memory of the device."""
 
     def __init__(
-        self, model: Any, held: object, on_host: dict[str, Any], left_out: Any, home: Event
+        self,
+        model: Any,
+        held: object,
+        on_host: dict[str, Any],
+        left_out: Any,
+        home: Event,
+        copies: dict[str, torch.Tensor],
     ) -> None:
-        """Wait for nothing yet: `on_host` is filled once `home` has come."""
+        """Wait for nothing yet: `on_host` is filled once `home` has come; `copies` stay there."""
         self._model = model
         self._held = held
         self._on_host = on_host
         self._left_out = left_out
         self._home = home
+        self._copies = copies
 
     def is_done(self) -> bool:
         """Return whether the outputs are home. Inference thread."""
@@ -98,4 +110,7 @@ class _Running:
         self._home.synchronize()
         self._held = None
         is_raw = self._model.postprocess is not None
-        return output_arrays(self._on_host, self._model.spec, self._left_out, is_raw)
+        arrays = output_arrays(self._on_host, self._model.spec, self._left_out, is_raw)
+        copies, self._copies = self._copies, {}
+        self._model.device_rows.note(arrays, copies)
+        return arrays

@@ -20,6 +20,7 @@ from batcher.serving.pipelines.built_in.built_in import COUNTS, BuiltIn
 from batcher.serving.pipelines.conditions import Test
 from batcher.serving.pipelines.counts import PipelineCounts, StepCounts
 from batcher.serving.pipelines.fitting import Fitted, FittedStep
+from batcher.serving.pipelines.on_device import Passage
 from batcher.serving.pipelines.rows import no_rows
 from batcher.serving.servable import Servable
 
@@ -85,9 +86,13 @@ class Node:
         counts: where rows are counted.
         spread: name of the value that says how many rows each row has become; empty for a step that
             neither spreads nor folds.
+        keeps: references to outputs that a later model may take from a device.
+        takes: inputs that the model may take from a device.
     """
 
     needs = 0
+    keeps: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
     find: Callable[[], Servable] | None = None
     code: Code | None = None
 
@@ -174,6 +179,15 @@ class Graph:
             node.find, node.code = find.get(node.name), code.get(node.name)
         self.first = [node for node in reversed(self.nodes) if not node.needs]
         self.needs = [node.needs for node in self.nodes]
+
+    def keep_on_device(self, passages: Sequence[Passage]) -> None:
+        """Look for rows on a device where values of `passages` come and go, and nowhere else."""
+        kept = {(passage.maker.name, passage.output) for passage in passages}
+        taken = {(passage.taker.name, passage.input) for passage in passages}
+        for node in self.nodes:
+            if not node.merges:
+                node.keeps = tuple([ref for out, ref in node.outputs if (node.name, out) in kept])
+                node.takes = tuple([name for name, _ in node.inputs if (node.name, name) in taken])
 
     def _add(self, step: FittedStep, makers: dict[str, Node], counts: StepCounts) -> None:
         call = Node(len(self.nodes), step, len(self.nodes), counts)

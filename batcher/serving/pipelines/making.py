@@ -12,6 +12,7 @@ from batcher.core.spec import ModelSpec
 from batcher.serving.assembly import Assembly
 from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.pipelines.models import FindServable, PipelineModels
+from batcher.serving.pipelines.on_device import OnDevice
 from batcher.serving.pipelines.stage import PipelineStage
 from batcher.serving.pipelines.worker import Links, PipelineWorker
 from batcher.serving.stages.stage import Stage
@@ -34,8 +35,10 @@ class PipelineMaker:
         assert definition.plan is not None, "a pipeline has a plan"
         metrics, seconds = parts.metrics.model(*_key(spec)), parts.clock.seconds
         stage = PipelineStage("/".join(_key(spec)), settings, parts.pools.cpu, seconds, metrics)
+        models = PipelineModels(self._lifecycle, self._find, definition.plan)
         links = Links(
-            PipelineModels(self._lifecycle, self._find, definition.plan),
+            models,
+            OnDevice(definition.plan, models.instances_of),
             stage,
             parts.metrics.pipelines.of(*_key(spec)),
             self._watch,

@@ -18,6 +18,7 @@ from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.model_version import GONE, LEFT, ModelState, ModelVersion
 from batcher.serving.pipelines.fitting import nested_pipeline, unknown_model
 from batcher.serving.servable import Servable
+from batcher.workers.instances import Instances
 
 FindServable = Callable[[str, str], Servable]
 """Returns what answers for the name and version of a model, also while the server drains."""
@@ -77,6 +78,10 @@ class PipelineModels:
             return self._find(step.model, "").spec
         except BatcherError:  # none can answer now
             return version.spec
+
+    def instances_of(self, step: Step) -> list[Instances]:
+        """Return the instances of each version that may answer a step, or is about to."""
+        return [version.workers for version in self._versions(step, is_coming=True)]
 
     def standing(self, is_coming: bool) -> Standing:
         """Return how it stands with the models now.

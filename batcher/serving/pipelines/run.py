@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, final
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from batcher.core.device_rows import RowsOnDevice
 from batcher.core.request import InferenceRequest, InferenceResponse, Parameters, StepTimes
 from batcher.core.spec import Array
 from batcher.errors import BatcherError, Unavailable
@@ -35,9 +36,11 @@ from batcher.serving.pipelines.step_work import (
     MAX_SORTED_BYTES,
     bytes_of,
     choose,
+    inputs_on_device,
     is_quick,
     joined,
     run_code,
+    values_on_device,
 )
 from batcher.serving.servable import Servable
 from batcher.workers.pool import CpuPool
@@ -78,6 +81,9 @@ class Run:
 
     _is_kept = False
     """Whether a model has answered by what it had kept."""
+
+    _on_device: dict[int, RowsOnDevice] | None = None
+    """Where values lie on a device, by the `id` of their arrays; None while none does."""
 
     _queue = 0.0
     _compute = 0.0
@@ -180,6 +186,8 @@ class Run:
 
     def _ask(self, node: Node, servable: Servable, inputs: dict[str, Array], rows: int) -> None:
         """Have a model answer."""
+        if node.takes and self._on_device:
+            inputs = inputs_on_device(node, inputs, self._on_device)
         parameters = self._parameters_for(servable)
         answer: Deferred[Any]
         if node.is_plain and servable.spec is node.spec:
@@ -255,13 +263,14 @@ class Run:
         else:
             for name, reference in node.outputs:
                 values[reference] = outputs[name]
+            if node.keeps:
+                self._on_device = values_on_device(node, values, self._on_device)
             if node.spread and COUNTS in outputs:
                 values[node.spread] = outputs[COUNTS]
             self._now = now = self._around.seconds()
-            counts, seconds = node.counts, now - self._began[node.index]
-            rows = self._rows.pop(node.index)
-            counts.run += rows
-            counts.seconds.observe(seconds)
+            seconds, rows = now - self._began[node.index], self._rows.pop(node.index)
+            node.counts.run += rows
+            node.counts.seconds.observe(seconds)
             if node.find is None and rows:
                 self._steps.append((node.name, 0.0, seconds, 0))
         self._left -= 1
@@ -330,6 +339,7 @@ class Run:
     def _end(self, error: BaseException | None) -> Deferred[InferenceResponse]:
         """Tell the end, and return what is to fire."""
         self._around.ended(self._request.rows, self._nbytes, self._came_at, error)
+        self._on_device = None
         # Let go of it: it holds on to this run, which would wait for the garbage collector.
         answered, self._answered = self._answered, None
         assert answered is not None, "a request ends once"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from batcher.core.device_rows import InputsOnDevice, RowsOnDevice, rows_on_device
 from batcher.core.element_sizes import about_nbytes
 from batcher.core.spec import Array
 from batcher.models.hook_contract import own_copy, run_postprocess
@@ -69,3 +70,38 @@ def run_code(node: Node, inputs: dict[str, Array], rows: int) -> dict[str, Array
     """Return what the author's code makes of the rows of one request. Pool thread."""
     assert node.code is not None, "a step of code has code"
     return run_postprocess(node.code, own_copy(inputs), node.spec, rows)
+
+
+def values_on_device(
+    node: Node, values: Mapping[str, Array], known: dict[int, RowsOnDevice] | None
+) -> dict[int, RowsOnDevice] | None:
+    """Return where values lie on a device, by the `id` of their arrays. Reactor thread.
+
+    These are those that were `known`, and those that `node` has made now.
+    """
+    for reference in node.keeps:
+        array = values[reference]
+        rows = rows_on_device(array)
+        if rows is not None:
+            known = known or {}
+            known[id(array)] = rows
+    return known
+
+
+def inputs_on_device(
+    node: Node, inputs: dict[str, Array], known: Mapping[int, RowsOnDevice]
+) -> dict[str, Array]:
+    """Return the `inputs` of `node`, together with where they lie on a device. Reactor thread.
+
+    An array with the rows that a condition has chosen is another one than the one that was kept.
+    """
+    twins: dict[str, RowsOnDevice] = {}
+    for name in node.takes:
+        twin = known.get(id(inputs[name]))
+        if twin is not None:
+            twins[name] = twin
+    if not twins:
+        return inputs
+    found = InputsOnDevice(inputs)
+    found.twins = twins
+    return found

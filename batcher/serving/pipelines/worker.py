@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.batching.batch import Batch
@@ -37,8 +38,11 @@ from batcher.serving.pipelines.counts import PipelineCounts
 from batcher.serving.pipelines.fitting import fit
 from batcher.serving.pipelines.graph import Code, Graph
 from batcher.serving.pipelines.models import PipelineModels, Standing
+from batcher.serving.pipelines.on_device import OnDevice
 from batcher.serving.pipelines.stage import PipelineStage
 from batcher.workers.pool import CpuPool
+
+_log = Logger()
 
 
 def _do_nothing() -> None:
@@ -50,6 +54,7 @@ class Links(NamedTuple):
 
     Attributes:
         models: finds the models of the steps.
+        on_device: has values stay on a device where two of the models share it.
         stage: answers the requests.
         counts: where rows are counted.
         watch: has a function called whenever a model changes, and returns what ends that.
@@ -58,6 +63,7 @@ class Links(NamedTuple):
     """
 
     models: PipelineModels
+    on_device: OnDevice
     stage: PipelineStage
     counts: PipelineCounts
     watch: Callable[[Callable[[], None]], Callable[[], None]]
@@ -144,6 +150,7 @@ class PipelineWorker:
 
     def _stop_following(self) -> None:
         self._ended = True
+        self._links.on_device.end()
         unwatch, self._unwatch = self._unwatch, _do_nothing
         unwatch()
         if self._look is not None and self._look.active():
@@ -170,9 +177,21 @@ class PipelineWorker:
             self._fit(is_coming)
             if self._misfit:
                 standing = Standing(Condition.DEAD, self._misfit)
+            self._keep_on_device()
         if standing[:2] != self._condition:
             self._condition = standing[:2]
             self._changed(*self._condition)
+
+    def _keep_on_device(self) -> None:
+        """Have values stay on a device where two models share it now; the log says which do."""
+        graph, on_device = self._links.stage.graph, self._links.on_device
+        before = on_device.names
+        on_device.look()
+        if graph is not None:
+            graph.keep_on_device(on_device.passages)
+        if on_device.names != before:
+            kept = ", ".join(on_device.names) or "none any more"
+            _log.info("{title}: values that stay on a GPU: {kept}", title=self._title, kept=kept)
 
     def _try_load(self, is_coming: bool) -> None:
         # Those that come and those that serve: as the server starts, they are being loaded.
