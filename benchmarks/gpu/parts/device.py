@@ -9,18 +9,27 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import uvloop
 from torch.profiler import ProfilerActivity, profile
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.main import installReactor
 
 from batcher import ModelServer
+from batcher.batching.batch import Batch
+from batcher.batching.part import Part
+from batcher.core.device_rows import InputsOnDevice, RowsOnDevice
+from batcher.models.checked import CheckedModel
+from batcher.models.kept_rows import Wish
+from batcher.workers.run_batch import run_batch
 from benchmarks.ceiling import Saturation
 from benchmarks.gpu.bare_loops import device_call, predict, random_rows, seconds_each
 from benchmarks.gpu.figures import DEVICE, DRY, SECONDS, Figures
@@ -43,6 +52,7 @@ def main() -> None:
     for served in (MLP, BERT, RESNET):
         check_answers(figures, served)
     tell_latency(figures, "plain", "graphs")
+    tell_kept_rows(figures, RESNET)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     reactor = AsyncioSelectorReactor(loop)
@@ -98,6 +108,39 @@ def tell_latency(figures: Figures, *ways: str) -> None:
     if "graphs" in found:
         ratio = found["graphs"] / found["plain"]
         figures.add("mlp50, one row: graphs / plain", ratio, most=GRAPHS_RATIO)
+
+
+def tell_kept_rows(figures: Figures, served: Served) -> None:
+    """Tell how long a batch takes whose rows an earlier model has left on the device."""
+    what = f"{served.name}: {served.max_batch_size} rows that an earlier model left on the device"
+    checked, rows = served.load(overlap_copies=False), random_rows(served, served.max_batch_size)
+    kept = checked.model.kept_rows
+    if kept is None:
+        figures.leave_out(what, "there is no GPU")
+        return
+    kept.follow(Wish(takes=frozenset(rows), devices=frozenset([kept.device])))
+    there = InputsOnDevice(rows)
+    there.twins = {
+        name: RowsOnDevice(torch.from_numpy(array).to(DEVICE).view(-1), kept.device, 0)
+        for name, array in rows.items()
+    }
+    found = [outputs_of(checked, inputs) for inputs in (rows, there)]
+    same = all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+    figures.check(f"{what}: the answers of rows from the host", same, str(same))
+    by_host, on_device = (
+        seconds_each(partial(outputs_of, checked, inputs), SECONDS) for inputs in (rows, there)
+    )
+    figures.add(f"{what}: their time / that of rows from the host", on_device / by_host, most=1)
+
+
+def outputs_of(checked: CheckedModel, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the outputs of one batch, which is one request."""
+    rows = len(next(iter(inputs.values())))
+    batch = Batch([Part(inputs, rows, 0, (), 1, 0.0, 0.0)])
+    outcome = run_batch(checked, batch, 0.0, time.perf_counter)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.results[0]
 
 
 async def trace(served: Served, reactor: Any, loop: Any) -> list[dict[str, Any]]:
