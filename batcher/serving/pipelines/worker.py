@@ -177,7 +177,8 @@ class PipelineWorker:
             self._fit(is_coming)
             if self._misfit:
                 standing = Standing(Condition.DEAD, self._misfit)
-            self._keep_on_device()
+        # Also while a model is away: nobody takes what another one would keep for it.
+        self._keep_on_device()
         if standing[:2] != self._condition:
             self._condition = standing[:2]
             self._changed(*self._condition)

@@ -151,6 +151,22 @@ def test_a_model_that_no_pipeline_asks_keeps_and_takes_nothing(two: OnGpus) -> N
     assert two.server.find("two").workers.devices == {"cpu"}
 
 
+def test_while_the_model_that_takes_is_away_the_other_one_keeps_nothing(two: OnGpus) -> None:
+    two.ready(CHAIN)
+    two.turn()
+    two.loop.wait_for(two.server.unload(two.server.find("two")))
+    two.loaded.discard("two")
+    two.turn()
+
+    outputs = two.response(two.infer(1, model="one")).outputs
+    assert device_rows.rows_on_device(outputs["y"]) is None
+
+    two.module("two", REFUSES_48)
+    two.turn()
+    assert two.values(two.infer(1, model="p")) == [6]
+    assert two.on_device("two") == 1
+
+
 def test_a_program_that_changes_an_answer_and_sends_it_gets_what_it_sent(two: OnGpus) -> None:
     two.ready(CHAIN)
     two.turn()
