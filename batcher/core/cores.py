@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from math import ceil, inf
 from pathlib import Path, PurePosixPath
 
@@ -34,11 +35,12 @@ _NO_LIMIT_BYTES = 1 << 60
 def cores(root: Path = _ROOT) -> int:
     """Return how many cores this process may use, at least one.
 
-    `root` is the folder in which `/proc` and `/sys` lie.
+    `root` is the folder in which `/proc` and `/sys` lie. The quota is read once: a reload asks on
+    the event loop, which is not to wait for files.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     allowed = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    quota = min(_quotas(root), default=inf)
+    quota = _quota(root)
     return allowed if quota == inf else max(1, min(allowed, ceil(quota)))
 
 
@@ -50,6 +52,12 @@ def memory_limit(root: Path = _ROOT) -> int | None:
     return min(
         (limit for each in _folders(root, "memory") for limit in _limit_in(each)), default=None
     )
+
+
+@cache
+def _quota(root: Path) -> float:
+    """Return the smallest quota of the control groups around this process, in cores."""
+    return min(_quotas(root), default=inf)
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -61,14 +61,23 @@ def test_a_quota_of_version_1_bounds_the_cores(
     assert cores(machine(tmp_path, groups, mounts, files)) == expected
 
 
-def test_the_smallest_quota_of_nested_groups_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("group", "expected"), [("/pod/app", 3), ("/other", 7)])
+def test_the_smallest_quota_of_nested_groups_counts(
+    tmp_path: Path, group: str, expected: int
+) -> None:
     files = {
         "cpu.max": "700000 100000",
         "pod/cpu.max": "300000 100000",
         "pod/app/cpu.max": "max 100000",
     }
-    assert cores(machine(tmp_path, "0::/pod/app\n", V2.format(root="/"), files)) == 3
-    assert cores(machine(tmp_path, "0::/other\n", V2.format(root="/"), files)) == 7
+    assert cores(machine(tmp_path, f"0::{group}\n", V2.format(root="/"), files)) == expected
+
+
+def test_the_quota_is_read_once(tmp_path: Path) -> None:
+    root = machine(tmp_path, "0::/\n", V2.format(root="/"), {"cpu.max": "200000 100000"})
+    assert cores(root) == 2
+    (root / "sys/fs/cgroup/cpu.max").write_text("300000 100000")
+    assert cores(root) == 2
 
 
 @pytest.mark.parametrize("group", ["/docker/7f", "/", "/../elsewhere", "/somewhere/else"])
@@ -84,15 +93,17 @@ def test_a_group_inside_a_container_is_found_below_the_mounted_top(tmp_path: Pat
     assert cores(machine(tmp_path, "0::/docker/7f/inner\n", mounts, files)) == 2
 
 
-def test_both_versions_count_where_a_machine_has_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("unified", "expected"), [({}, 4), ({"unified/cpu.max": "200000 100000"}, 2)]
+)
+def test_both_versions_count_where_a_machine_has_both(
+    tmp_path: Path, unified: dict[str, str], expected: int
+) -> None:
     files = {"cpu,cpuacct/cpu.cfs_quota_us": "400000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}
     groups = "4:cpu,cpuacct:/\n0::/\n"
-    unified = V2.format(root="/").replace("/sys/fs/cgroup ", "/sys/fs/cgroup/unified ")
-    root = machine(tmp_path, groups, V1.format(root="/") + unified, files)
-    assert cores(root) == 4
-    (root / "sys/fs/cgroup/unified").mkdir()
-    (root / "sys/fs/cgroup/unified/cpu.max").write_text("200000 100000")
-    assert cores(root) == 2
+    mounts = V2.format(root="/").replace("/sys/fs/cgroup ", "/sys/fs/cgroup/unified ")
+    root = machine(tmp_path, groups, V1.format(root="/") + mounts, files | unified)
+    assert cores(root) == expected
 
 
 def test_without_control_groups_the_cores_that_the_process_may_run_on_count(
