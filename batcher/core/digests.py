@@ -11,8 +11,10 @@ same as `a`, `bc`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,9 @@ from batcher.core.spec import Array
 
 DIGEST_BYTES = 16
 """Bytes of a digest. Of 10**12 requests, two share one by chance with a probability of 10**-15."""
+
+MAX_KNOWN_HEADS = 1024
+"""Inputs whose name, dtype and shape, as bytes, are remembered; each takes some hundred bytes."""
 
 
 class Digests:
@@ -37,7 +42,7 @@ class Digests:
         found = self._begin.copy()
         for name in sorted(inputs) if len(inputs) > 1 else inputs:
             array = inputs[name]
-            found.update(f"{len(name)}:{name}{array.dtype.str}{array.shape}".encode())
+            found.update(_head(name, array.dtype, array.shape))
             if array.dtype.hasobject:
                 texts = array.ravel().tolist()
                 found.update(np.array([len(text) for text in texts], "<u8").data)
@@ -46,6 +51,12 @@ class Digests:
                 # Hashing reads the array itself where it lies in one piece.
                 found.update(array.data if array.flags.c_contiguous else array.tobytes())
         return found.digest()
+
+
+@lru_cache(maxsize=MAX_KNOWN_HEADS)
+def _head(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    # To write a shape as text takes longer than to hash some hundred bytes.
+    return f"{len(name)}:{name}{dtype.str}{shape}".encode()
 
 
 def digest_of(

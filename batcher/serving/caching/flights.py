@@ -168,7 +168,8 @@ class Flights:
         flight.waiting[own] = deadline
         self._leading[key] = flight
         self._count += 1
-        row.addCallbacks(self._answer, self._fail, (flight,), errbackArgs=(flight,))
+        arguments = (flight,)
+        row.addCallbacks(self._answer, self._fail, arguments, None, arguments)
         return own
 
     def join(self, flight: Flight, parameters: Parameters) -> Deferred[InferenceResponse]:

@@ -32,6 +32,7 @@ from batcher.core.ragged import is_ragged, ragged
 from batcher.core.spec import Array
 
 _LENGTH: Final = np.dtype("<u8")
+_BYTE: Final = np.dtype("u1")
 _HEAD_LENGTH: Final = 4
 _GRAIN: Final = 8
 
@@ -66,7 +67,7 @@ def pack(outputs: Mapping[str, Array], begin: bytes = b"") -> bytes:
         outputs: name to array; an array of objects holds `bytes`, or ragged rows.
         begin: of a length that is a multiple of 8.
     """
-    entries: list[tuple[str, str, str, tuple[int, ...], int]] = []
+    entries: list[tuple[str, str, np.dtype[Any], tuple[int, ...], int]] = []
     pieces: list[bytes] = []
     for name, array in outputs.items():
         form, dtype, shape, data = _packed(array)
@@ -99,8 +100,8 @@ def _places_in(packed: bytes, start: int) -> tuple[tuple[_Place, ...], int]:
 
 
 @lru_cache(maxsize=MAX_KNOWN_HEADS)
-def _head(entries: tuple[tuple[str, str, str, tuple[int, ...], int], ...]) -> bytes:
-    text = dumps(entries).encode()
+def _head(entries: tuple[tuple[str, str, np.dtype[Any], tuple[int, ...], int], ...]) -> bytes:
+    text = dumps([(name, form, dtype.str, *rest) for name, form, dtype, *rest in entries]).encode()
     text += b" " * (-(len(text) + _HEAD_LENGTH) % _GRAIN)
     return len(text).to_bytes(_HEAD_LENGTH, "little") + text
 
@@ -115,22 +116,23 @@ def _places(head: bytes) -> tuple[_Place, ...]:
     return tuple(places)
 
 
-def _packed(array: Array) -> tuple[str, str, tuple[int, ...], bytes]:
+def _packed(array: Array) -> tuple[str, np.dtype[Any], tuple[int, ...], bytes]:
     """Return form, dtype, shape and elements of `array`."""
     if not array.dtype.hasobject:
-        return "array", array.dtype.str, array.shape, array.tobytes()
+        # The dtype itself: to make its text takes longer than to copy some hundred bytes.
+        return "array", array.dtype, array.shape, array.tobytes()
     if is_ragged(array):
         return _packed_rows([np.asarray(row) for row in array])
-    return "texts", "u1", array.shape, _packed_texts(array.ravel().tolist())
+    return "texts", _BYTE, array.shape, _packed_texts(array.ravel().tolist())
 
 
-def _packed_rows(rows: list[Array]) -> tuple[str, str, tuple[int, ...], bytes]:
+def _packed_rows(rows: list[Array]) -> tuple[str, np.dtype[Any], tuple[int, ...], bytes]:
     shapes = np.array([row.shape for row in rows], _LENGTH)
     if rows[0].dtype.hasobject:
         texts = [text for row in rows for text in row.ravel().tolist()]
-        return "text_rows", "u1", shapes.shape, shapes.tobytes() + _packed_texts(texts)
+        return "text_rows", _BYTE, shapes.shape, shapes.tobytes() + _packed_texts(texts)
     data = b"".join([row.tobytes() for row in rows])
-    return "rows", rows[0].dtype.str, shapes.shape, shapes.tobytes() + data
+    return "rows", rows[0].dtype, shapes.shape, shapes.tobytes() + data
 
 
 def _packed_texts(texts: list[bytes]) -> bytes:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar, Final, NamedTuple, TypeVar
+from typing import ClassVar, Final, TypeVar, final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -61,7 +61,8 @@ _NO_SCORES = "model {title}: cache.min_score keeps no answer: expected an output
 _log = Logger()
 
 
-class _Packed(NamedTuple):
+@final
+class _Packed:
     """An answer as bytes.
 
     Attributes:
@@ -69,8 +70,12 @@ class _Packed(NamedTuple):
         sealed: as it is sent to a Redis; None where it is sent to none.
     """
 
-    kept: bytes
-    sealed: bytes | None
+    __slots__ = ("kept", "sealed")
+
+    def __init__(self, kept: bytes, sealed: bytes | None) -> None:
+        """Store the attributes."""
+        self.kept: Final = kept
+        self.sealed: Final = sealed
 
 
 class CacheStage(Stage):
@@ -206,22 +211,23 @@ class CacheStage(Stage):
         if response.origin:  # another server has kept it, and so has this one by now
             return response
         until = self._seconds() + self._ttl
-        packing = partial(self._packed, flight.key, response.outputs, until)
-        if not is_larger(response.outputs, MAX_LOOP_BYTES):
-            self._keep(packing(), flight.key)
+        outputs = response.outputs
+        if not is_larger(outputs, MAX_LOOP_BYTES):
+            self._keep(self._packed(flight.key, outputs, until), flight.key)
             return response
-        nbytes = about_nbytes(response.outputs)
+        nbytes = about_nbytes(outputs)
         if not self._store.fits(nbytes):
             self._counts.left_out["large"] += 1
             return response
         try:
+            packing = partial(self._packed, flight.key, outputs, until)
             packed = self._run(nbytes, packing, NO_PARAMETERS)
         except Unavailable:
             self._counts.left_out["busy"] += 1
             return response
         packed.addCallbacks(self._keep, self._not_packed, (flight.key,))
         # Whoever gets the answer meanwhile must not change what is being packed.
-        return with_outputs(response, read_only(response.outputs), "")
+        return with_outputs(response, read_only(outputs), "")
 
     def _packed(self, key: bytes, outputs: Mapping[str, Array], until: float) -> _Packed | None:
         """Return `outputs` as bytes; None where the model is not sure enough. Any thread."""
