@@ -28,6 +28,7 @@ from tests.end_to_end.test_discovery import directory as directory
 from tests.end_to_end.test_discovery import listed
 from tests.end_to_end.test_fronts import DOUBLES, ROW, SLOW, ask, children, posted
 
+grpc = pytest.importorskip("grpc", reason="extra grpc")
 zmq = pytest.importorskip("zmq", reason="extra zeromq")
 from tests.end_to_end.test_zeromq import (  # noqa: E402
     check_forms,
@@ -43,7 +44,8 @@ model_repository: models
 fronts: 2
 access_log: true
 pre_stop_s: 1
-zeromq: tcp://127.0.0.1:{zeromq}
+grpc_port: 0
+zeromq: tcp://127.0.0.1:0
 agent_check_port: {agent}
 registry: {registry}
 registry_ttl_s: 60
@@ -60,10 +62,12 @@ times.
 class Server:
     """A running server, and where it is found besides by HTTP."""
 
-    def __init__(self, process: Process, folder: Path, zeromq: int, agent: int) -> None:
+    def __init__(self, process: Process, folder: Path, agent: int) -> None:
         self.process, self.folder = process, folder
-        self.zeromq = f"tcp://127.0.0.1:{zeromq}"
-        self.zeromq_address = f"zmq://127.0.0.1:{zeromq}"
+        found = re.search(r"tcp://\S+", "\n".join(process.lines))
+        assert found, process.lines
+        self.zeromq = found[0]
+        self.zeromq_address = self.zeromq.replace("tcp://", "zmq://")
         self._agent = agent
 
     def weight(self) -> str:
@@ -89,11 +93,11 @@ def serving(folder: Path, registry: str) -> Iterator[Server]:
         write_model(folder / "models", name, source)
     for name in ("in", "out"):
         (folder / name).mkdir()
-    zeromq, agent = free_port(), free_port()
-    text = CONFIG.format(zeromq=zeromq, agent=agent, registry=registry, burst=BURST)
+    agent = free_port()
+    text = CONFIG.format(agent=agent, registry=registry, burst=BURST)
     (folder / "config.yaml").write_text(text)
     with started(folder, "-c", str(folder / "config.yaml")) as process:
-        yield Server(process, folder, zeromq, agent)
+        yield Server(process, folder, agent)
         assert "Traceback" not in process.errors
 
 
@@ -173,10 +177,18 @@ def test_a_server_that_leaves_says_so_to_all_and_answers_all(
     assert not process.listens()
 
 
+def reach_grpc(server: Process) -> None:
+    """Wait until the server of gRPC answers at the address of the server's start."""
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        grpc.channel_ready_future(channel).result(30)
+
+
 def test_an_engine_that_comes_back_has_all_its_ways_in_and_is_still_listed_once(
     server: Server, context: Any, directory: str
 ) -> None:
+    """The system has chosen the ports of gRPC and ZeroMQ: they are the same ones."""
     process = server.process
+    reach_grpc(process)
     with Client(server.zeromq_address, retries=0) as client:
         row = {"x": np.ones((1, 4), "f4")}
         assert client.infer("doubles", row).outputs["y"].tolist() == [[2] * 4]
@@ -189,6 +201,10 @@ def test_an_engine_that_comes_back_has_all_its_ways_in_and_is_still_listed_once(
                 return False
 
         until(is_back, 60)
+    reach_grpc(process)
+    # The settings in the file are still those in force.
+    process.signal(signal.SIGHUP)
+    until(lambda: process.metric('batcher_reloads_total{outcome="applied"}') == 1)
     until(lambda: server.weight() == "100%")
     until(lambda: "listed in" in process.errors.partition("it is started again")[2])
     assert listed(directory) == {process.address}

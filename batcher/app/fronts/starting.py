@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batcher.app.fronts.front_process import run_front
+from batcher.app.fronts.kept_ports import KeptPorts
 from batcher.app.fronts.places import Places
 from batcher.app.fronts.supervisor import ENGINE, Supervisor, line_writer, open_places
 from batcher.app.log_lines import begin_logging
@@ -29,16 +30,14 @@ def run_with_fronts(
     settings: ServerSettings, base: Path, observer: Any, read: Read, run_engine: RunEngine
 ) -> int:
     """Serve as `run_server`; `run_engine` runs in a process of its own. Main thread, no others."""
-    try:
-        places = open_places(settings, base)
-    except (ConfigError, OSError) as err:
-        # Only here: the processes that are copies of this one begin logs of their own.
-        begin_logging(settings.log_format)
-        observer.failed(str(err))
+    places = _opened(settings, base, observer)
+    if places is None:
         return 1
-    say = line_writer(settings.log_format)
+    say, ports = line_writer(settings.log_format), KeptPorts(settings)
+    settings, read = ports.named_in(settings), ports.named_by(read)
 
     def process(number: int) -> int:
+        ports.close()  # this is a copy of the process that keeps them
         if number != ENGINE:
             return run_front(settings, base, places, number)
         # The settings may have been reloaded since this process was started.
@@ -49,6 +48,17 @@ def run_with_fronts(
         return Supervisor(places, partial(_run, process), say).run()
     finally:
         close_last(places.listeners[0])
+
+
+def _opened(settings: ServerSettings, base: Path, observer: Any) -> Places | None:
+    """Open the ports of fronts; None if that fails, and then `observer` hears why."""
+    try:
+        return open_places(settings, base)
+    except (ConfigError, OSError) as err:
+        # Only here: the processes that are copies of this one begin logs of their own.
+        begin_logging(settings.log_format)
+        observer.failed(str(err))
+        return None
 
 
 def close_last(listeners: list[socket.socket]) -> None:

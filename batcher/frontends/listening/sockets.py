@@ -196,6 +196,21 @@ def _http_sockets(settings: ServerSettings) -> list[socket.socket]:
 def tcp_sockets(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
     """Return a socket that listens for each address of `host` that this machine has.
 
+    Arguments and errors are those of `bound_sockets`.
+    """
+    found = bound_sockets(host, port, reuse_port)
+    try:
+        for each in found:
+            each.listen(BACKLOG_CONNECTIONS)
+    except OSError:  # another program was faster
+        close_listeners(found)
+        raise
+    return found
+
+
+def bound_sockets(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
+    """Return a socket that is bound to each address of `host` that this machine has.
+
     With port 0 all get the port that the system chose for the first. Where IPv6 is off, only one of
     the two addresses of `localhost` can be had: clients that ask for the name find it.
 
@@ -237,7 +252,7 @@ def _tcp_socket(
     earlier: list[socket.socket],
     reuse_port: bool,
 ) -> socket.socket:
-    """Return a socket that listens on `address`, on the port of the `earlier` ones if any."""
+    """Return a socket that is bound to `address`, with the port of the `earlier` ones if any."""
     listener = socket.socket(family, kind, protocol)
     port = earlier[0].getsockname()[1] if earlier else address[1]
     try:
@@ -255,5 +270,4 @@ def _bind(listener: socket.socket, address: tuple[Any, ...], reuse_port: bool) -
     if listener.family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     listener.bind(address)
-    listener.listen(BACKLOG_CONNECTIONS)
     listener.setblocking(False)
