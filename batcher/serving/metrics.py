@@ -6,7 +6,7 @@ many thousand times a second. Only an export turns them into Prometheus' text.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -270,7 +270,9 @@ class ServerMetrics(Collector):
             "Lines of log and access log that could not be written, by output.",
             labels=("output",),
         )
-        for output, count in (*self.dropped_lines.items(), *self.dropped_by_outputs().items()):
+        lines = Counter(self.dropped_lines)
+        lines.update(self.dropped_by_outputs())
+        for output, count in lines.items():
             dropped.add_metric((output,), count)
         yield dropped
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -34,15 +35,22 @@ class Model:
         return {"y": inputs["x"]}
 """
 LINES_OF_A_REQUEST = 2000
+TOO_MANY_LINES = 1 << 60
+"""Lines that no text can hold: the model raises."""
+
+FAILURES = 90
 BOUND_BYTES = 16 << 20
 
 
 class Server:
     """A server whose outputs are what the test makes of them."""
 
-    def __init__(self, folder: Path, worker: str, outputs: str, **popen: int) -> None:
+    def __init__(
+        self, folder: Path, worker: str, outputs: str, fronts: int = 0, **popen: int
+    ) -> None:
         write_model(folder / "models", "talks", TALKS)
         settings = f"port: 0\naccess_log: true\ndefaults: {{worker: {worker}, warmup: false}}\n"
+        settings += f"fronts: {fronts}\n"
         (folder / "config.yaml").write_text(settings)
         program = f"exec {sys.executable} serve.py -c {folder}/config.yaml {outputs}"
         self.process = subprocess.Popen(["bash", "-c", program], cwd=ROOT, **popen)
@@ -85,6 +93,10 @@ class Server:
         with urlopen(Request(f"{self.address}/predict", body, kind), timeout=30) as answer:
             assert answer.status == 200
 
+    def fail(self) -> None:
+        with pytest.raises(HTTPError, match="500"):
+            self.predict(TOO_MANY_LINES)
+
     def metric(self, pattern: str) -> float:
         found = re.findall(rf"^{pattern} (\S+)$", self.get("/metrics"), re.MULTILINE)
         return sum(map(float, found))
@@ -101,8 +113,10 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, worker: str, outputs: str, **popen: int) -> Iterator[Server]:
-    server = Server(folder, worker, outputs, **popen)
+def serving(
+    folder: Path, worker: str, outputs: str, fronts: int = 0, **popen: int
+) -> Iterator[Server]:
+    server = Server(folder, worker, outputs, fronts, **popen)
     try:
         server.wait_ready()
         yield server
@@ -171,6 +185,19 @@ def test_outputs_that_take_nothing_change_nothing(
         server.reload()
         if counts:
             until(lambda: server.metric(r"batcher_dropped_lines_total{.*}") >= 3)
+        assert server.stop() == 0
+
+
+def test_lines_that_fronts_drop_are_counted_on_the_one_page_of_metrics(tmp_path: Path) -> None:
+    dropped = r'batcher_dropped_lines_total{output="stderr"}'
+    with serving(tmp_path, "thread", ">/dev/null 2>/dev/full", 2) as server:
+        server.fail()
+        until(lambda: server.metric(dropped) > 0)
+        before = server.metric(dropped)
+        # Fronts log each failure; the engine logs a traceback at most once in 10 s.
+        for _ in range(FAILURES):
+            server.fail()
+        until(lambda: server.metric(dropped) >= before + FAILURES)
         assert server.stop() == 0
 
 

@@ -222,6 +222,10 @@ def test_lines_that_could_not_be_written_are_counted_by_output() -> None:
     metrics = ServerMetrics()
     metrics.dropped_lines["access_log"] += 2
     assert value(metrics, "batcher_dropped_lines_total", output="access_log") == 2
+    metrics.dropped_lines["stderr"] += 3
+    metrics.dropped_by_outputs = lambda: {"stdout": 0, "stderr": 4}
+    assert value(metrics, "batcher_dropped_lines_total", output="stderr") == 7
+    assert value(metrics, "batcher_dropped_lines_total", output="stdout") == 0
 
 
 @pytest.mark.parametrize("field", ["watchdog_s", "timeout_ms", "slo_ms"])

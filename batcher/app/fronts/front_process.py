@@ -49,7 +49,7 @@ from batcher.frontends.endpoints.table import routes
 from batcher.frontends.link import messages
 from batcher.frontends.link.asking import EngineLink, RemoteEngine
 from batcher.frontends.link.channel import Channel
-from batcher.frontends.link.counts import COUNTS_INTERVAL_S, take_counts
+from batcher.frontends.link.counts import COUNTS_INTERVAL_S, FrontCounts
 from batcher.frontends.link.frames import Message
 from batcher.frontends.link.routes import front_routes
 from batcher.frontends.listening.asyncio_ports import LoopPorts
@@ -98,6 +98,7 @@ def run_front(settings: ServerSettings, base: Path, places: Places, number: int)
         set_process(settings)
         leave_libraries()
         program = FrontProgram(loop, reactor, base, places, number)
+        program.metrics.dropped_by_outputs = outputs.dropped
         reactor.callWhenRunning(program.start)
         reactor.run(installSignalHandlers=False)  # type: ignore[no-untyped-call]  # Twisted's
         return int(program.has_failed)
@@ -109,6 +110,7 @@ class FrontProgram:
     """The parts of a front and their wiring. Reactor thread.
 
     Attributes:
+        metrics: what this front counts, which the engine shows.
         has_failed: whether the front ends since it could not open its ports.
     """
 
@@ -121,7 +123,8 @@ class FrontProgram:
         number: int,
     ) -> None:
         """Wire what does not depend on settings; `start` begins."""
-        self._metrics = ServerMetrics()
+        self.metrics = ServerMetrics()
+        self._counts = FrontCounts(self.metrics)
         self._loop, self._reactor, self._base = loop, reactor, base
         self._places, self._listeners = places, places.listeners[number]
         self._link = EngineLink(self._hear, self._read_file)
@@ -232,10 +235,10 @@ class FrontProgram:
         bounds = (FILE_THREADS, MOST_FILE_READS, MOST_FILE_BYTES)
         self._files = CpuPool(*bounds, burst, self._reactor, "download")
         seconds = self._reactor.seconds
-        counts = self._metrics.fetches
+        counts = self.metrics.fetches
         fetcher = InputFetcher(settings, self._pools.inputs, seconds, counts)
-        self._engine = RemoteEngine(self._link, self._metrics, self._pools, fetcher, seconds)
-        self._answer_log = AnswerLog(self._reactor, self._metrics, None, self._engine.named)
+        self._engine = RemoteEngine(self._link, self.metrics, self._pools, fetcher, seconds)
+        self._answer_log = AnswerLog(self._reactor, self.metrics, None, self._engine.named)
         counting = LoopingCall(self._report)
         counting.clock = self._reactor
         counting.start(COUNTS_INTERVAL_S, now=False)
@@ -261,7 +264,7 @@ class FrontProgram:
         from batcher.frontends.web.front import Front
         from batcher.frontends.web.tls_connection import TlsConnection
 
-        front = Front(*self._answering(self._settings), self._reactor, self._metrics)
+        front = Front(*self._answering(self._settings), self._reactor, self.metrics)
         self._front = front
         front.start()
         self._give_memory_back(front)
@@ -308,13 +311,13 @@ class FrontProgram:
     def _report(self) -> None:
         """Send what was counted since the last report."""
         if self._is_connected:
-            self._link.send(take_counts(self._metrics))
+            self._link.send(self._counts.take())
 
     def _write_line(self, line: bytes) -> None:
         if self._is_connected and not self._link.is_behind:
             self._link.send((messages.LINE, line))
         else:
-            self._metrics.dropped_lines["access_log"] += 1
+            self.metrics.dropped_lines["access_log"] += 1
 
     def _read_file(self, nbytes: int, function: Callable[[], Any]) -> Deferred[Any]:
         return self._files.run(nbytes, inf, function)

@@ -178,10 +178,11 @@ class Pump:
     def _write(self, name: str, output: Output) -> None:
         """Write what comes for `output`, for ever. A thread for each output."""
         while True:
-            if output.write_one() and (count := output.untold()):
+            is_due = output.write_one()
+            self._publish()  # nothing else may come, whose reading would show what was dropped
+            if is_due and (count := output.untold()):
                 lines = "1 line" if count == 1 else f"{count} lines"
                 text = f"batcher: {lines} to {name} dropped, while nobody took what was written\n"
-                self._publish()
                 # The last is standard error.
                 self._outputs[-1][2].put(text.encode())
 

@@ -6,6 +6,8 @@ asks for `/metrics`. A message for each answer would cost the engine more than t
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from batcher.frontends.link.frames import Message
@@ -24,21 +26,39 @@ class Gauges(NamedTuple):
     kept: int = 0
 
 
-def take_counts(metrics: ServerMetrics) -> Message:
-    """Return what `metrics` of a front have counted since the last call, as a message."""
-    answers = [
-        (model, route, dict(each.statuses), each.latency.counts, each.latency.total)
-        for (model, route), each in metrics.answers.items()
-    ]
-    metrics.answers.clear()
-    dropped = dict(metrics.dropped_lines)
-    metrics.dropped_lines.clear()
-    fetches = metrics.fetches
-    files, nbytes = dict(fetches.outcomes), fetches.nbytes
-    fetches.outcomes.clear()
-    fetches.nbytes = 0
-    gauges = (metrics.connections, metrics.buffer_bytes, fetches.kept)
-    return COUNTS, answers, dropped, files, nbytes, gauges
+class FrontCounts:
+    """What a front has counted and not told the engine yet. Reactor thread."""
+
+    def __init__(self, metrics: ServerMetrics) -> None:
+        """Take what `metrics` count from now on."""
+        self._metrics = metrics
+        self._told: Mapping[str, int] = {}  # what outputs had dropped at the last call
+
+    def take(self) -> Message:
+        """Return what has come since the last call, as a message."""
+        metrics = self._metrics
+        answers = [
+            (model, route, dict(each.statuses), each.latency.counts, each.latency.total)
+            for (model, route), each in metrics.answers.items()
+        ]
+        metrics.answers.clear()
+        fetches = metrics.fetches
+        files, nbytes = dict(fetches.outcomes), fetches.nbytes
+        fetches.outcomes.clear()
+        fetches.nbytes = 0
+        gauges = (metrics.connections, metrics.buffer_bytes, fetches.kept)
+        return COUNTS, answers, self._take_dropped(), files, nbytes, gauges
+
+    def _take_dropped(self) -> dict[str, int]:
+        """Return how many lines were dropped since the last call, by output."""
+        metrics = self._metrics
+        found = Counter(metrics.dropped_lines)
+        metrics.dropped_lines.clear()
+        totals = metrics.dropped_by_outputs()
+        found.update(totals)
+        found.subtract(self._told)
+        self._told = totals
+        return dict(+found)
 
 
 def add_counts(metrics: ServerMetrics, message: Message) -> Gauges:

@@ -22,7 +22,6 @@ from batcher.frontends.endpoints.call import Call, CallHead, FileBody, Reply
 from batcher.frontends.link.answering import FrontLink
 from batcher.frontends.link.asking import EngineLink, NotHere, RemoteEngine
 from batcher.frontends.link.channel import Channel
-from batcher.frontends.link.counts import add_counts, take_counts
 from batcher.frontends.link.messages import LINE
 from batcher.frontends.link.models import KnownModels
 from batcher.serving.metrics import ServerMetrics
@@ -337,21 +336,6 @@ def test_memory_of_a_front_that_has_ended_is_given_back_at_once() -> None:
         assert memory() is None
     finally:
         gc.enable()
-
-
-def test_what_fronts_count_is_added_up() -> None:
-    ours, theirs = ServerMetrics(), ServerMetrics()
-    for _ in range(2):
-        for metrics in (ours, theirs):
-            metrics.answers["m", "/predict"].observe(200, 0.01)
-        theirs.dropped_lines["access_log"] += 1
-        theirs.fetches.count("fetched", 5)
-        theirs.connections = 3
-        assert add_counts(ours, take_counts(theirs)).connections == 3
-    found = ours.answers["m", "/predict"]
-    assert (found.statuses, found.latency.count) == ({200: 4}, 4)
-    assert ours.dropped_lines == {"access_log": 2}
-    assert (ours.fetches.outcomes, ours.fetches.nbytes) == ({"fetched": 2}, 10)
 
 
 def test_a_model_that_nobody_knows_is_no_error_of_the_description() -> None:
