@@ -100,6 +100,16 @@ def test_every_route_answers_as_one_process_does(server: Process) -> None:
     until(lambda: sum('"/models/{name}/predict"' in line for line in server.lines) >= 7)
 
 
+def test_no_process_shows_the_key_of_a_client(server: Process) -> None:
+    shown = [
+        Path(f"/proc/{pid}/{name}").read_bytes()
+        for pid in (server.pid, *children(server.pid))
+        for name in ("cmdline", "environ")
+    ]
+    assert len(shown) == 2 * 4
+    assert not any(b"limited" in text for text in shown)
+
+
 def test_a_client_that_leaves_takes_its_rows_from_the_queue(server: Process) -> None:
     with server.connect() as busy, server.connect() as leaving:
         ask(busy, "slow")

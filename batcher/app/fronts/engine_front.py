@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from batcher.app.frontends import Ways
+from batcher.app.fronts.front_settings import for_fronts
 from batcher.app.fronts.places import Places
 from batcher.config.settings import ServerSettings
 from batcher.core.forks import bound_address, keep_from_forks
@@ -207,8 +208,7 @@ class EngineFront(Front):
             link.channel.send(message)
 
     def _settings_message(self) -> Message:
-        # No front needs the keys of clients.
-        return SETTINGS, pickle.dumps(self._settings().model_copy(update={"quotas": {}}))
+        return SETTINGS, pickle.dumps(for_fronts(self._settings()))
 
     def _answering(self) -> tuple[Router, dict[tuple[str, str], Route]]:
         """Return what answers whole requests; fronts count them, and write their marks."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batcher.app.fronts.front_process import run_front
+from batcher.app.fronts.front_settings import for_fronts
 from batcher.app.fronts.kept_ports import KeptPorts
 from batcher.app.fronts.places import Places
 from batcher.app.fronts.supervisor import ENGINE, Supervisor, line_writer, open_places
@@ -39,7 +40,7 @@ def run_with_fronts(
     def process(number: int) -> int:
         ports.close()  # this is a copy of the process that keeps them
         if number != ENGINE:
-            return run_front(settings, base, places, number)
+            return run_front(for_fronts(settings), base, places, number)
         # The settings may have been reloaded since this process was started.
         now = _read_again(settings, read, say) if places.ready[0] else settings
         return run_engine(now, base, observer, read, places)
