@@ -123,7 +123,9 @@ class Dispatcher:
         if not returns.found or held or self.draining or self._places.alive > 1:
             return WorkerState(held, depth, self.draining, most)
         head = self._queue.head()
-        if head is not None and not returns.until:
+        if head is None:
+            returns.give_up()
+        elif not returns.until:
             returns.plan(self._queue.rows, head.group, most, now)
         return WorkerState(held, depth, False, most, returns.until, returns.rows)
 

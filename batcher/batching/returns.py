@@ -197,6 +197,10 @@ class Returns:
         self._halves.note_wait(in_vain)
         self.rows = 0
 
+    def give_up(self) -> None:
+        """Forget the wait that was planned: all that waited have left, so it tells nothing."""
+        self.until, self.rows = 0.0, 0
+
     def plan(self, rows: int, group: Hashable, most: int, now: float) -> None:
         """Set how long to wait, where `rows` rows of `group` are there and `most` make a batch."""
         self.until = now
