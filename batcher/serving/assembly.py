@@ -211,4 +211,4 @@ def _policy(settings: ModelSettings, admission: Admission) -> Policy:
         return Delay(size, settings.max_delay_ms / 1e3, settings.preferred_batch_sizes)
     if settings.policy == "deferred":
         return Deferred(size, settings.slo_ms / 1e3, admission.batch_seconds)
-    return Eager(size)
+    return Eager(size, admission.batch_seconds)

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from batcher.batching.scheduler import BatchScheduler
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
-from batcher.core.request import InferenceResponse
+from batcher.core.request import InferenceResponse, Parameters
 from batcher.serving.assembly import build_scheduler
 from tests.support.models import RecordingModel, checked
 from tests.support.scheduling import FREE_SPEC, Answer, request
@@ -64,9 +64,9 @@ class Served:
             if call.func == self._send:
                 call.cancel()
 
-    def submit(self) -> Answer:
+    def submit(self, deadline: float | None = None) -> Answer:
         """Send a request of somebody who has sent none before."""
-        return Answer(self.scheduler.submit(request(ROW)))
+        return Answer(self.scheduler.submit(request(ROW, Parameters(deadline))))
 
     def _seconds(self, rows: int, group: Hashable = ()) -> float:
         return self.one
@@ -99,6 +99,18 @@ def test_a_request_behind_a_wait_that_all_have_left_has_not_waited() -> None:
     assert answer.response
     assert served.metrics.flushes["waited"] == before
     assert served.scheduler.returns.wait == learnt
+
+
+def test_a_slow_model_does_not_wait_until_a_request_is_late() -> None:
+    """A second after a batch its time counts as unknown to those who refuse requests."""
+    served = Served(4.0, max_delay_ms=60_000, timeout_ms=8e7)
+    until = served.run_until_it_waits()
+    served.stop()
+    served.clock.rightNow = until - 1e-3
+    deadline = until + 0.5 * served.one
+    served.submit(deadline)
+    served.clock.advance(0)
+    assert served.scheduler.in_flight_rows, "it could not be answered in time after the wait"
 
 
 @pytest.mark.parametrize("drained", [True, False])

@@ -18,6 +18,7 @@ from batcher.batching.policies.policy import (
     Decision,
     WaitUntil,
     WorkerState,
+    no_cost,
 )
 from batcher.batching.queue import BatchQueue
 
@@ -25,9 +26,13 @@ from batcher.batching.queue import BatchQueue
 class Eager:
     """Sends as many requests as fit, whenever a worker is free and need not wait."""
 
-    def __init__(self, max_batch_size: int) -> None:
-        """Send at most `max_batch_size` rows at a time."""
+    def __init__(self, max_batch_size: int, seconds: Cost = no_cost) -> None:
+        """Send at most `max_batch_size` rows at a time; `seconds` estimates what batches take.
+
+        Unlike the cost that `decide` is told, `seconds` is known also after a pause.
+        """
         self.max_batch_size = max_batch_size
+        self._seconds = seconds
 
     def decide(self, queue: BatchQueue, worker: WorkerState, now: float, cost: Cost) -> Decision:
         """Return Take if the worker can start a batch, or hold one that cannot grow."""
@@ -43,7 +48,9 @@ class Eager:
         if now >= worker.wait_until or rows >= wanted:
             return pack_batch(queue, head.group, size, now, cost, "waited")
         earliest = min(map(_deadline, queue.in_turn()))
-        if worker.wait_until + cost(wanted, head.group) < earliest:
+        # a long wait is a pause too, after which requests are still to be in time
+        taken = max(cost(wanted, head.group), self._seconds(wanted, head.group))
+        if worker.wait_until + taken < earliest:
             return WaitUntil(worker.wait_until, "waited", [])
         return pack_batch(queue, head.group, size, now, cost, "idle")
 
