@@ -133,7 +133,11 @@ class Dispatcher:
         """Return the state of the one of several workers that takes the next batch."""
         depth, most = self._places.depth, self._ceiling.rows
         head = None if held or self.draining else self._queue.head()
-        until = stagger.until(head.group, most, now) if head is not None else 0.0
+        until = 0.0
+        if head is None:
+            stagger.forget()
+        else:
+            until = stagger.until(head.group, most, now)
         return WorkerState(held, depth, self.draining, most, until, most if until else 0)
 
     def _send_rerun(self, now: float) -> bool:
@@ -159,7 +163,7 @@ class Dispatcher:
                 rows = rows_of(decision.parts) - self._queue.bulk_rows(decision.parts)
                 self._returns.note_sent(rows, now)
             if self._stagger is not None:
-                self._stagger.note_sent()
+                self._stagger.forget()
             self._hand_over(Batch(decision.parts, decision.reason, now))
         for part in decision.shed:
             self._completions.expire(owner(part))

@@ -26,6 +26,7 @@ loads of 5 to 95 %, waits cost no load more than they bring (`benchmarks/default
 from __future__ import annotations
 
 from collections.abc import Hashable
+from math import inf
 
 from batcher.batching.admission import Admission
 from batcher.batching.places import Places
@@ -68,18 +69,20 @@ class Stagger:
         """Return until when a free worker waits that could take a batch of `group` `now`.
 
         The time may be over, if there was a wait; 0 if there was none. A batch has at most `most`
-        rows.
+        rows. A wait is over, too, once no worker runs a batch.
         """
         places = self._places
         free, latest = places.free_and_latest()
-        if free <= max(int(LAST_SHARE * places.alive), 1):
+        if latest == -inf:
+            self._until = min(self._until, now)
+        elif free <= max(int(LAST_SHARE * places.alive), 1):
             wait = min(self._wait(group, most), self._max_wait)
             if wait >= LEAST_WAIT_S and now < latest + wait:
                 self._until = latest + wait
         return self._until
 
-    def note_sent(self) -> None:
-        """Forget the wait: the batch that it was made for is on its way."""
+    def forget(self) -> None:
+        """Forget the wait: its batch is on its way, or all that waited have left."""
         self._until = 0.0
 
     def _wait(self, group: Hashable, most: int) -> float:

@@ -17,7 +17,7 @@ from batcher.core.counters import ModelMetrics
 from batcher.core.request import Parameters
 from batcher.serving.assembly import build_scheduler
 from tests.support.models import RecordingModel, checked
-from tests.support.scheduling import FREE_SPEC, part, request
+from tests.support.scheduling import FREE_SPEC, Answer, part, request
 from tests.support.simulation import ROW, SimulatedDevice, ignore_changes
 
 ONE_S = 4e-3
@@ -96,8 +96,17 @@ def test_a_wait_counts_until_its_batch_is_sent() -> None:
     workers = Workers(2).begin(0.0)
     until = workers.stagger.until((), 64, 1e-3)
     assert workers.stagger.until((), 64, until) == until, "the time is over, and there was a wait"
-    workers.stagger.note_sent()
+    workers.stagger.forget()
     assert workers.stagger.until((), 64, until) == 0
+
+
+def test_a_wait_is_over_when_no_worker_runs_a_batch_any_more() -> None:
+    """A batch has taken less time than others, or has failed."""
+    workers = Workers(2, mean_rows=16).begin(0.0)
+    (batch,) = workers.places
+    assert workers.stagger.until((), 64, 1e-3) > 1.5e-3
+    workers.places.remove(batch, 1.5e-3)
+    assert workers.stagger.until((), 64, 1.5e-3) == 1.5e-3
 
 
 class Served:
@@ -115,10 +124,11 @@ class Served:
             device.start(self.scheduler.deliver, ignore_changes)
         self.scheduler.loaded({rows: seconds(rows) for rows in (1, 2, 4, 8, 16, 32, 64)})
 
-    def send(self, at: float, deadline: float | None = None) -> None:
+    def send(self, at: float, deadline: float | None = None) -> Answer:
         self.clock.advance(at - self.clock.seconds())
-        self.scheduler.submit(request(ROW, Parameters(deadline=deadline)))
+        answer = Answer(self.scheduler.submit(request(ROW, Parameters(deadline=deadline))))
         self.clock.advance(0)
+        return answer
 
     def sizes(self, at: float) -> list[list[int]]:
         self.clock.advance(at - self.clock.seconds())
@@ -148,4 +158,14 @@ def test_the_last_free_worker_takes_a_request_at_once_where(
     served.send(0.0)
     served.send(5e-4, deadline)
     assert served.sizes(5e-4) == [[1], [1]]
+    assert served.metrics.flushes["waited"] == 0
+
+
+def test_a_request_behind_a_wait_that_its_only_request_has_left_has_not_waited() -> None:
+    served = Served()
+    served.send(0.0)
+    served.send(1e-3).deferred.cancel()
+    served.clock.advance(1.0)
+    served.send(2.0)
+    assert served.sizes(2.0) == [[1, 1], []]
     assert served.metrics.flushes["waited"] == 0
