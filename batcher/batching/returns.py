@@ -80,6 +80,9 @@ FORGET_S = 0.5
 LEAST_ROWS = 40
 """Rows that tell chance from habit."""
 
+LEAST_ENDED_ROWS = 0.01
+"""Rows of batches, faded, below which nothing is known of what follows a batch."""
+
 LEAST_SHARE = 0.6
 """Part of the rows that must have come because a batch had ended."""
 
@@ -298,12 +301,12 @@ class Returns:
             reached.append(lasting)
             lasting -= batches
         within, later, later_bins = 0.0, sum(self._came), sum(reached[:-1])
-        found = False
+        found, known = False, self._ended_rows >= LEAST_ENDED_ROWS
         for index in range(WAITS):
             within += self._came[index]
             later -= self._came[index]
             later_bins -= reached[index]
-            self._within[index] = within / self._ended_rows if self._ended_rows else 0.0
+            self._within[index] = within / self._ended_rows if known else 0.0
             many = later + SURE * sqrt(max(later, 1.0))
             chance = many / later_bins * (index + 1) * reached[0] if later_bins > 0 else within
             if index < BINS and within >= LEAST_ROWS and chance <= (1 - LEAST_SHARE) * within:

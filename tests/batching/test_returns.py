@@ -254,3 +254,17 @@ def test_a_clock_that_is_set_back_does_no_harm(halves: tuple[Returns, float]) ->
     returns.note_sent(8, now - 1)
     for _ in range(REVIEW_EVERY):
         returns.note_end(8, 8, now - 1)
+
+
+def test_rows_that_always_leave_before_they_run_are_no_reason_to_divide_by_nothing(
+    halves: tuple[Returns, float],
+) -> None:
+    """Bulk alone runs for minutes: of other batches next to nothing is known any more."""
+    returns, now = halves
+    for _ in range(45_000):
+        now += seconds(1)
+        returns.note_end(0, 0, now)
+        for after in back(8):
+            returns.note_rows(0, 1, now + after)
+        returns.plan(8, (), 64, now + BACK_S)
+        assert returns.rows == 0
