@@ -169,7 +169,7 @@ class Flights:
         self._leading[key] = flight
         self._count += 1
         arguments = (flight,)
-        row.addCallbacks(self._answer, self._fail, arguments, None, arguments)
+        row.addCallbacks(self._answer, self._fail, arguments, errbackArgs=arguments)
         return own
 
     def join(self, flight: Flight, parameters: Parameters) -> Deferred[InferenceResponse]:
