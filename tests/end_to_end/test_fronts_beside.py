@@ -148,6 +148,7 @@ def test_a_server_that_leaves_says_so_to_all_and_answers_all(
     server: Server, context: Any, directory: str
 ) -> None:
     process = server.process
+    until(lambda: listed(directory) != set())
     assert listed(directory) == {process.address}, "once, not once a front"
     assert server.weight() == "100%"
     with ExitStack() as stack:
