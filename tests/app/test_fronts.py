@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from batcher.app.fronts.engine_front import LinkPort
 from batcher.app.fronts.front_process import RECONNECT_S, FrontProgram
 from batcher.app.fronts.places import Places, places_of
 from batcher.app.fronts.starting import close_last
-from batcher.app.fronts.supervisor import ENGINE, Supervisor
+from batcher.app.fronts.supervisor import ENGINE, Supervisor, line_writer
 from batcher.frontends.listening.sockets import is_served
 
 
@@ -161,3 +162,25 @@ def test_the_file_of_a_unix_socket_stays_if_another_server_has_the_path(tmp_path
     with listening(path):
         close_last([ours])
         assert is_served(path)
+
+
+def test_a_line_that_nobody_reads_is_dropped_and_holds_nothing_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, sink = os.pipe()
+    monkeypatch.setattr(supervisor, "STANDARD_ERROR", sink)
+    say = line_writer("text")
+    try:
+        os.set_blocking(sink, False)
+        filled = 0
+        with suppress(BlockingIOError):
+            while True:
+                filled += os.write(sink, bytes(4096))
+        os.set_blocking(sink, True)  # from here on a write would wait for ever
+        say("front 0 has ended")
+        assert os.read(source, filled) == bytes(filled)
+        say("front 1 has ended")
+        assert os.read(source, filled) == b"[batcher.app.fronts] front 1 has ended\n"
+    finally:
+        os.close(source)
+        os.close(sink)

@@ -74,6 +74,14 @@ def test_a_host_of_which_the_machine_has_no_address_is_an_error(opened: Opened) 
     assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example.org"])
+def test_what_cannot_be_the_name_of_a_host_is_an_error_that_says_so(
+    opened: Opened, host: str
+) -> None:
+    with pytest.raises(OSError, match="labels of 1 to 63 characters"):
+        opened(host)
+
+
 def test_an_address_that_is_taken_is_an_error_though_another_could_be_had(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:

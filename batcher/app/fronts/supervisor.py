@@ -27,6 +27,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from select import select
 from time import monotonic
 from typing import NoReturn
 
@@ -53,6 +54,8 @@ MAX_PAUSE_S = 5.0
 _HEARD = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 ENGINE = -1
 """The number of the engine among the processes; fronts have theirs from 0."""
+
+STANDARD_ERROR = 2
 
 
 def open_places(settings: ServerSettings, base: Path) -> Places:
@@ -207,13 +210,17 @@ def _how(code: int) -> str:
 
 
 def line_writer(log_format: str) -> Callable[[str], None]:
-    """Return what writes a warning to the log, in the form of `log_format`."""
+    """Return what writes a warning to the log, in the form of `log_format`.
+
+    A line that nobody takes now is dropped: it must not hold up the next start of a process.
+    """
 
     def say(text: str) -> None:
         source = "batcher.app.fronts"
         line = json_line("warn", source, text) if log_format == "json" else f"[{source}] {text}\n"
         # Its reader may be gone.
         with suppress(OSError):
-            os.write(2, line.encode())
+            if select([], [STANDARD_ERROR], [], 0)[1]:
+                os.write(STANDARD_ERROR, line.encode())
 
     return say

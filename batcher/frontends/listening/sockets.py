@@ -215,7 +215,7 @@ def bound_sockets(host: str, port: int, reuse_port: bool) -> list[socket.socket]
     the two addresses of `localhost` can be had: clients that ask for the name find it.
 
     Raises:
-        OSError: no address can be had, or one is taken.
+        OSError: no address can be had, one is taken, or `host` cannot be a host's name.
     """
     found: list[socket.socket] = []
     missing: list[OSError] = []
@@ -240,7 +240,10 @@ def _rows(host: str, port: int) -> list[tuple[int, int, int, tuple[Any, ...]]]:
     # Two sockets instead of one for both families: IPv4 clients keep their own addresses then.
     asked = None if host in ("", IPV6_ANY) else host
     kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
-    rows = socket.getaddrinfo(asked, port, type=kind, flags=passive)
+    try:
+        rows = socket.getaddrinfo(asked, port, type=kind, flags=passive)
+    except UnicodeError as err:  # such as `a..b`
+        raise OSError(errno.EINVAL, "expected labels of 1 to 63 characters between dots") from err
     return [(row[0], row[1], row[2], row[4]) for row in dict.fromkeys(rows)]
 
 
