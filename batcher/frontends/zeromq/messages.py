@@ -1,9 +1,9 @@
 """Parts of the ROUTER socket become messages.
 
-A message comes as the client's identity, a header, and any number of parts behind the header. The
-library bounds the bytes of one part, and neither the number of parts nor their bytes together. So
-parts are taken a few at a time, from turn to turn of the loop, and those of a message that is too
-large are let go of as they come.
+A message comes as the client's identity, which the library puts before each message, a header, and
+any number of parts behind the header. The library bounds the bytes of one part, and neither the
+number of parts nor their bytes together. So parts are taken a few at a time, from turn to turn of
+the loop, and those of a message that is too large are let go of as they come.
 
 What may stay in the library's memory: it lends each part that is received without a copy. Large
 parts stay there, small ones are copied, since several of them share one block.
@@ -26,8 +26,11 @@ MAX_PARTS: Final = 256
 class Port(Protocol):
     """Receives parts."""
 
-    def receive(self, copied: bool) -> tuple[Buffer, bool] | None:
-        """Return the next part and whether more parts of its message follow; None if none is there.
+    def receive_identity(self) -> bytes | None:
+        """Return the first part of the next message, who has sent it; None if none is there."""
+
+    def receive(self, copied: bool) -> tuple[Buffer, bool]:
+        """Return the next part of a message that has begun, and whether more follow.
 
         A part that is not copied stays in the library's memory.
         """
@@ -92,7 +95,7 @@ class Messages:
 
     def _begin(self) -> None:
         """Expect the first part of a message."""
-        self._place = 0
+        self._place = 0  # of the next part: 0 the identity, 1 the header, 2 all others
         self._copied = True
         self._peer: Peer | None = None
         self._identity = self._header = b""
@@ -103,30 +106,32 @@ class Messages:
 
     def read(self, most: int) -> bool:
         """Take so many parts at most; return whether no part is left."""
-        receive = self._port.receive
+        port = self._port
         for _ in range(most):
-            received = receive(self._copied)
-            if received is None:
-                return True
-            part, more = received
-            if self._place > 1:
-                self._take_part(part)
-            elif self._place:
+            if not self._place:
+                identity = port.receive_identity()
+                if identity is None:
+                    return True
+                self._take_identity(identity)
+                continue
+            part, more = port.receive(self._copied)
+            if self._place == 1:
                 self._take_header(part)
             else:
-                self._take_identity(part)
-            self._place += 1
+                self._take_part(part)
             if not more:
                 self._end()
         return False
 
-    def _take_identity(self, part: Buffer) -> None:
-        self._identity = bytes(part)
-        self._peer = self._peers.get(self._identity)
+    def _take_identity(self, identity: bytes) -> None:
+        self._place = 1
+        self._identity = identity
+        self._peer = self._peers.get(identity)
         # Only what is not copied tells where it has come from.
         self._copied = self._peer is not None
 
     def _take_header(self, part: Buffer) -> None:
+        self._place = 2
         if self._peer is None:
             self._before_new_peer()
             origin = self._port.origin()
@@ -153,11 +158,9 @@ class Messages:
         self._parts.append(part if kept else bytes(part))
 
     def _end(self) -> None:
-        identity, peer, place = self._identity, self._peer, self._place
+        identity, peer = self._identity, self._peer
         message = self._header, self._found, self._parts, self._nbytes, self._excess
         self._begin()
-        if place < 2:  # nothing but an identity
-            return
         if peer is not None:
             self._take(Incoming(peer, *message))
         elif is_chosen(identity):

@@ -43,6 +43,9 @@ Both are milliseconds, and those of gRPC.
 _NOW: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
+_send: Final[Any] = zmq.backend.Socket.send
+"""Not `zmq.Socket.send`, which calls this one and takes as long besides."""
+
 _EVENT: Final = struct.Struct("=hi")
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
@@ -77,17 +80,22 @@ class ZmqPort:
         self.monitor = socket.get_monitor_socket(_EVENTS)
         self._frame: Any = None
 
-    def receive(self, copied: bool) -> tuple[Buffer, bool] | None:
-        """Return the next part and whether more follow; None if none is there."""
-        socket = self.socket
+    def receive_identity(self) -> bytes | None:
+        """Return the first part of the next message, who has sent it; None if none is there."""
         try:
-            part = socket.recv(_NOW, copied)
+            identity: bytes = self.socket.recv(_NOW)
         except zmq.Again:
             return None
+        return identity
+
+    def receive(self, copied: bool) -> tuple[Buffer, bool]:
+        """Return the next part of a message that has begun, and whether more follow."""
+        # A frame knows whether more follow; to ask the socket takes longer than to receive.
+        frame = self.socket.recv(_NOW, False)
         if copied:
-            return part, bool(socket.get(zmq.RCVMORE))
-        self._frame = part
-        return part.buffer, bool(part.more)
+            return frame.bytes, frame.more
+        self._frame = frame
+        return frame.buffer, frame.more
 
     def origin(self) -> tuple[int, str]:
         """Return descriptor and address of what has sent the last part that was not copied."""
@@ -98,7 +106,7 @@ class ZmqPort:
         """Hand all parts to the library, or none; see `peers.Send`."""
         socket = self.socket
         try:
-            socket.send(identity, _MORE)
+            _send(socket, identity, _MORE)
         except zmq.Again:
             return Sent.FULL, None
         except zmq.ZMQError:  # EHOSTUNREACH: nobody has this identity any more
@@ -107,9 +115,9 @@ class ZmqPort:
         for place, part in enumerate(parts):
             flags = _MORE if place < last else _NOW
             if track and len(part) >= TRACKED_BYTES:
-                unread = _later(unread, socket.send(part, flags, copy=False, track=True))
+                unread = _later(unread, _send(socket, part, flags, False, True))
             else:
-                socket.send(part, flags)
+                _send(socket, part, flags)
         return Sent.TAKEN, unread
 
     def note_connections(self, left: Callable[[int], object]) -> None:

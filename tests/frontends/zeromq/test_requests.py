@@ -258,12 +258,12 @@ class TestAMessage:
         assert wire.port.copied == [True, True, True]
 
     @given(
-        parts=st.lists(st.binary(max_size=40), max_size=4),
+        parts=st.lists(st.binary(max_size=40), min_size=1, max_size=4),
         prefix=st.sampled_from([b"", b"12345678"]),
     )
     def test_of_any_bytes_is_an_error_or_nothing(self, parts: list[bytes], prefix: bytes) -> None:
         wire = Wire()
-        wire.port.come(PEER, *([prefix + parts[0], *parts[1:]] if parts else []))
+        wire.port.come(PEER, prefix + parts[0], *parts[1:])
         assert wire.messages.read(1000)
         assert all(answer.header["status"] in (400, 404) for answer in wire.answered())
         assert values(wire.ask(2, *infer(2))) == [4]
