@@ -5,11 +5,15 @@
 Modules of these names are made here, and hold the classes of this package. They are the same for
 all models, so they stay. An installed TorchServe is not asked: it imports libraries for other
 models, and its handlers answer the same.
+
+Each has a spec, as what Python imports: a module without one counts as put there by the code of a
+model that loads meanwhile, which would get it for itself alone (`version_code/plain_names.py`).
 """
 
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -47,6 +51,7 @@ def put_modules() -> None:
         if module is None:
             module = sys.modules[name] = ModuleType(name, "What TorchServe gives handlers.")
             module.__path__ = []
+            module.__spec__ = ModuleSpec(name, None, is_package=True)
             above, _, last = name.rpartition(".")
             if above:
                 setattr(sys.modules[above], last, module)
