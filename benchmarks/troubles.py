@@ -15,7 +15,9 @@ connections, from the time at which they were due.
 | killed, may run twice | the same, with HAProxy's `retry-on conn-failure empty-response` |
 | replaced | all three servers are replaced, one by one |
 
-The share of a slow server is that of all rows which were answered between 2 and 4 s.
+The share of a slow server is that of all rows which were answered between 2 and 4 s. Requests that
+come to it in the moment before its load moves are late: in a short window they are more than one in
+a hundred, and so its 99th percentile.
 
 A run whose clients lagged their own schedule (p99 over 5 ms) says little, and makes the exit status
 3.
@@ -176,7 +178,7 @@ def windows(trial: Trial) -> None:
 def main() -> int:
     """Measure, write the results, print the table; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each window, at least")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each window, at least")
     parser.add_argument("--balance", default="", help="HAProxy's; that of the file without")
     options = parser.parse_args()
     with TemporaryDirectory() as folder, ExitStack() as stack:

@@ -28,7 +28,7 @@ CHECK_INTERVAL_S = 0.5
 
 AGENT_WITHIN_S = 1.0
 """Seconds after which HAProxy surely knows what a server says of itself: two of the checks for
-that, which come each half a second.
+that, which come each quarter of a second, and as long again for a busy machine.
 """
 
 LEARNS_WITHIN_S = 2.0

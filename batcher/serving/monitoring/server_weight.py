@@ -45,9 +45,9 @@ from batcher.core.counters import ModelMetrics
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_version import ModelVersion
 
-LOOK_INTERVAL_S = 0.25
-"""Seconds between two looks: a balancer asks every half a second, and strangers as often as they
-like.
+LOOK_INTERVAL_S = 0.2
+"""Seconds between two looks: a balancer asks each quarter of a second, and strangers as often as
+they like.
 """
 
 LEAST_EXPECTED_S = 0.01
