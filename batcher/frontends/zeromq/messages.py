@@ -35,10 +35,10 @@ class Port(Protocol):
         A part that is not copied stays in the library's memory.
         """
 
-    def origin(self) -> tuple[int, str]:
-        """Return the socket and the address of IP that the last part has come from.
+    def receive_with_origin(self) -> tuple[Buffer, bool, tuple[int, str]]:
+        """Return the next part, not copied, whether more follow, and what socket it came from.
 
-        The part was not copied.
+        Of that socket the descriptor, and its client's address of IP.
         """
 
 
@@ -96,7 +96,7 @@ class Messages:
     def _begin(self) -> None:
         """Expect the first part of a message."""
         self._place = 0  # of the next part: 0 the identity, 1 the header, 2 all others
-        self._copied = True
+        self._copied = True  # of all others
         self._peer: Peer | None = None
         self._identity = self._header = b""
         self._found: Known | None = None
@@ -106,20 +106,13 @@ class Messages:
 
     def read(self, most: int) -> bool:
         """Take so many parts at most; return whether no part is left."""
-        port = self._port
         for _ in range(most):
             if not self._place:
-                identity = port.receive_identity()
+                identity = self._port.receive_identity()
                 if identity is None:
                     return True
                 self._take_identity(identity)
-                continue
-            part, more = port.receive(self._copied)
-            if self._place == 1:
-                self._take_header(part)
-            else:
-                self._take_part(part)
-            if not more:
+            elif not (self._take_header() if self._place == 1 else self._take_part()):
                 self._end()
         return False
 
@@ -127,16 +120,17 @@ class Messages:
         self._place = 1
         self._identity = identity
         self._peer = self._peers.get(identity)
-        # Only what is not copied tells where it has come from.
-        self._copied = self._peer is not None
 
-    def _take_header(self, part: Buffer) -> None:
-        self._place = 2
-        if self._peer is None:
+    def _take_header(self) -> bool:
+        """Return whether parts follow, as `_take_part` does."""
+        if self._peer is not None:
+            part, more = self._port.receive(True)
+        else:
+            part, more, origin = self._port.receive_with_origin()
             self._before_new_peer()
-            origin = self._port.origin()
             if not is_chosen(self._identity):
                 self._peer = self._peers.opened(self._identity, *origin)
+        self._place = 2
         self._nbytes = len(part)
         if len(part) > self.max_header_bytes:
             self._excess = "header"
@@ -144,18 +138,21 @@ class Messages:
         self._header = bytes(part)
         self._found = self._known.get(self._header[ID_BYTES:])
         self._copied = self._found is not None and self._found.is_small
+        return more
 
-    def _take_part(self, part: Buffer) -> None:
+    def _take_part(self) -> bool:
+        part, more = self._port.receive(self._copied)
         self._nbytes += len(part)
         if self._excess:
-            return
+            return more
         if self._nbytes > self.max_bytes or len(self._parts) >= MAX_PARTS:
             self._excess = "message"
             self._parts.clear()
             self._copied = False
-            return
+            return more
         kept = isinstance(part, bytes) or len(part) > SMALL_BYTES
         self._parts.append(part if kept else bytes(part))
+        return more
 
     def _end(self) -> None:
         identity, peer = self._identity, self._peer

@@ -78,7 +78,6 @@ class ZmqPort:
         socket.set(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
         socket.set(zmq.TCP_MAXRT, int(cut_off_s * 1000))
         self.monitor = socket.get_monitor_socket(_EVENTS)
-        self._frame: Any = None
 
     def receive_identity(self) -> bytes | None:
         """Return the first part of the next message, who has sent it; None if none is there."""
@@ -92,15 +91,13 @@ class ZmqPort:
         """Return the next part of a message that has begun, and whether more follow."""
         # A frame knows whether more follow; to ask the socket takes longer than to receive.
         frame = self.socket.recv(_NOW, False)
-        if copied:
-            return frame.bytes, frame.more
-        self._frame = frame
-        return frame.buffer, frame.more
+        return frame.bytes if copied else frame.buffer, frame.more
 
-    def origin(self) -> tuple[int, str]:
-        """Return descriptor and address of what has sent the last part that was not copied."""
-        frame, self._frame = self._frame, None
-        return _property(frame, zmq.SRCFD, -1), _property(frame, "Peer-Address", "")
+    def receive_with_origin(self) -> tuple[Buffer, bool, tuple[int, str]]:
+        """Do so, and return the descriptor and the address of what has sent the part, too."""
+        frame = self.socket.recv(_NOW, False)
+        origin = _property(frame, zmq.SRCFD, -1), _property(frame, "Peer-Address", "")
+        return frame.buffer, frame.more, origin
 
     def send(self, identity: bytes, parts: list[Buffer], track: bool) -> tuple[Sent, Unread | None]:
         """Hand all parts to the library, or none; see `peers.Send`."""

@@ -76,9 +76,9 @@ class StandIn:
         self.copied.append(copied)
         return (part if copied else memoryview(part)), more
 
-    def origin(self) -> tuple[int, str]:
-        assert not self.copied[-1], "a copied part does not tell"
-        return self.descriptors.get(self._last, 99), "192.0.2.1"
+    def receive_with_origin(self) -> tuple[Buffer, bool, tuple[int, str]]:
+        part, more = self.receive(False)
+        return part, more, (self.descriptors.get(self._last, 99), "192.0.2.1")
 
     def send(self, identity: bytes, parts: list[Buffer], track: bool) -> tuple[Sent, Unread | None]:
         if identity in self.gone:
