@@ -1,7 +1,9 @@
 """Requests/s and latency over ZeroMQ beside HTTP, and bursts of which no message may be lost.
 
 One server answers both, on the same cores, with the mlp of 784 floats. 64 requests are in flight:
-over HTTP on 64 connections of wrk, over ZeroMQ on one socket, and on 64. The load is a closed loop,
+over HTTP on 64 connections of wrk, over ZeroMQ on one socket, and on 64. Over HTTP the request has
+three forms: raw bytes, which name no tensor, and the Open Inference Protocol with the tensor as
+bytes, which says as much as a header of ZeroMQ does, and as JSON. The load is a closed loop,
 each answer is looked at, protocols alternate within a round, and the table has medians over the
 rounds. Both clients are C, since they share the cores with the server: `zeromq_load.c` is built
 here, which needs a C compiler and the library's headers (`apt-get install libzmq3-dev`).
@@ -21,11 +23,12 @@ if __package__ in (None, ""):
 import argparse
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -65,9 +68,10 @@ def main() -> None:
 
 
 REMARKS = (
-    "`http`: raw bytes on `/models/mlp/predict`, wrk with 64 connections. `zeromq, 1 socket` and "
-    "`zeromq, 64 sockets`: raw tensors, 64 requests in flight, by a client in C. `ratio`: "
-    "requests/s over those of `http`, median over the rounds of the ratio within a round.",
+    "`http`: raw bytes on `/models/mlp/predict`, wrk with 64 connections. `http, binary tensor`, "
+    "`http, JSON`: the Open Inference Protocol. `zeromq, 1 socket` and `zeromq, 64 sockets`: raw "
+    "tensors, 64 requests in flight, by a client in C. `ratio`: requests/s over those of `http`, "
+    "median over the rounds of the ratio within a round.",
     "`bursts`: one socket, 64 floats echoed, 1 to 1,000 messages at once; `errors` counts answers "
     "that did not come, or were another's.",
 )
@@ -105,7 +109,7 @@ def compared(load: Load, rounds: int, seconds: int) -> list[dict[str, Any]]:
         assert server.zeromq is not None
         for turn in range(rounds + 1):
             measured = {
-                "http": http(f"{server.http}/models/mlp/predict", body, seconds),
+                **{name: http(server.http, form, seconds) for name, form in forms(body).items()},
                 "zeromq, 1 socket": load.run(server.zeromq, 1, seconds, body),
                 "zeromq, 64 sockets": load.run(server.zeromq, IN_FLIGHT, seconds, body),
             }
@@ -115,9 +119,33 @@ def compared(load: Load, rounds: int, seconds: int) -> list[dict[str, Any]]:
     return [summary(name, ones, found["http"]) for name, ones in found.items()]
 
 
-def http(url: str, body: bytes, seconds: int) -> dict[str, float]:
+class Form(NamedTuple):
+    """A request over HTTP."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def forms(row: bytes) -> dict[str, Form]:
+    """Return the forms that a request of one row has over HTTP, by what the table calls them."""
+    entry = {"name": "input", "datatype": "FP32", "shape": [1, len(row) // 4]}
+    binary = {**entry, "parameters": {"binary_data_size": len(row)}}
+    head = orjson.dumps({"inputs": [binary], "parameters": {"binary_data_output": True}})
+    listed = {**entry, "data": np.frombuffer(row, "<f4").tolist()}
+    infer, length = "/v2/models/mlp/infer", {"Inference-Header-Content-Length": str(len(head))}
+    json = {"Content-Type": "application/json"}
+    return {
+        "http": Form("/models/mlp/predict", OCTETS, row),
+        "http, binary tensor": Form(infer, {**OCTETS, **length}, head + row),
+        "http, JSON": Form(infer, json, orjson.dumps({"inputs": [listed]})),
+    }
+
+
+def http(address: str, form: Form, seconds: int) -> dict[str, float]:
     """Return what wrk measured."""
-    measured = run_wrk(url, body, IN_FLIGHT, seconds, OCTETS)
+    url = f"{address}{form.path}"
+    measured = run_wrk(url, form.body, IN_FLIGHT, seconds, form.headers)
     return {
         "rate": measured.rate,
         "p50": measured.p50,
