@@ -37,14 +37,15 @@ def ask(url: str, body: bytes | None = None) -> Answer:
             return Answer(err.code, err.read())
 
 
-def metric(address: str, name: str, model: str) -> float:
-    """Return the sum of the samples `name` of a model in the server's metrics."""
+def metric(address: str, name: str, model: str, **labels: str) -> float:
+    """Return the sum of the samples `name` of a model with these labels in the server's metrics."""
+    labels["model"] = model
     text = ask(f"{address}/metrics").body.decode()
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name == name and sample.labels.get("model") == model
+        if sample.name == name and labels.items() <= sample.labels.items()
     )
 
 
