@@ -7,11 +7,11 @@ start, or not serve what the configuration names).
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import resource
 import shutil
-import socket
 import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +27,7 @@ from batcher.config.settings import ServerSettings
 from batcher.core.cores import cores, memory_limit
 from batcher.core.installing import EXTRAS, how_to_install
 from batcher.errors import ConfigError
+from batcher.frontends.listening.sockets import bound_sockets, close_listeners
 from batcher.serving.repository.folders import find_models
 from batcher.serving.repository.listing import ModelFolder
 from batcher.serving.repository.stores.address import is_store
@@ -215,25 +216,18 @@ def _ports(settings: ServerSettings) -> Iterator[Finding]:
         port = getattr(settings, name)
         if not port or (name == "port" and settings.unix_socket is not None):
             continue
-        if reason := _why_taken(settings.host, port):
-            meaning = f"another program listens there: stop it, or set another {name}"
-            yield Finding(name, "problem", f"{settings.host}:{port}: {reason}", meaning)
+        where = f"{settings.host}:{port}"
+        try:
+            close_listeners(bound_sockets(settings.host, port, reuse_port=False))
+        except OSError as err:
+            meaning = "set host to a name or an address of this machine"
+            if err.errno == errno.EADDRINUSE:
+                meaning = f"another program listens there: stop it, or set another {name}"
+            elif err.errno == errno.EACCES:
+                meaning = f"set a {name} from 1024 on, or run the server with more rights"
+            yield Finding(name, "problem", f"{where}: {err.strerror or err}", meaning)
         else:
-            yield Finding(name, "ok", f"{settings.host}:{port} is free")
-
-
-def _why_taken(host: str, port: int) -> str:
-    """Return why nobody can listen on that port now; empty if somebody can."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-    except OSError as err:
-        return err.strerror or str(err)
-    return ""
+            yield Finding(name, "ok", f"{where} is free")
 
 
 def _gib(count: int) -> str:

@@ -122,7 +122,8 @@ def _of_name(parts: SplitResult) -> RegistryAddress | None:
     is_name = _NAME.fullmatch(parts.netloc) and parts.path in ("", "/")
     if not is_name or scheme not in ("http", "https"):
         return None
-    return RegistryAddress("srv", hosts, parts.netloc, "", "", scheme == "https")
+    name = _resolvable(parts.netloc)
+    return RegistryAddress("srv", hosts, name, "", "", scheme == "https")
 
 
 def _options(parts: SplitResult) -> dict[str, str]:
@@ -137,4 +138,10 @@ def _host(place: str, default: int) -> tuple[str, int]:
     port = int(found[2] or default) if found else 0
     if found is None or not 0 < port < 65_536:
         raise ValueError
-    return found[1].strip("[]"), port
+    return _resolvable(found[1].strip("[]")), port
+
+
+def _resolvable(host: str) -> str:
+    """Return `host`; raises ValueError for one such as `a..b`, which no resolver would take."""
+    host.encode("idna")  # UnicodeError is a ValueError
+    return host

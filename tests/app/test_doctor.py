@@ -143,6 +143,20 @@ def test_a_port_that_is_taken_ends_with_status_1(monkeypatch: pytest.MonkeyPatch
     assert "in use" in problem["found"].lower()
 
 
+def test_a_name_that_cannot_be_a_host_is_a_problem_that_says_so() -> None:
+    problem = found(ServerSettings(port=1, host="a..b"))["port"]
+    assert problem.level == "problem"
+    assert "labels of 1 to 63 characters" in problem.found
+    assert problem.meaning.startswith("set host to")
+
+
+def test_an_empty_host_is_all_addresses_as_for_the_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert found(ServerSettings(port=port, host=""))["port"].level == "problem"
+    assert found(ServerSettings(port=port, host=""))["port"].level == "ok"
+
+
 def test_without_a_problem_the_status_is_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     done = CliRunner().invoke(main, ["doctor", "--set", "port=0"])

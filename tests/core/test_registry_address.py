@@ -53,6 +53,10 @@ def test_user_and_secret_are_read_and_never_shown() -> None:
         "srv://x/y",
         "srv://x?scheme=ftp",
         "srv://x?nameserver=",
+        "srv://x?nameserver=a..b",
+        "srv://a..b",
+        "consul://a..b",
+        f"etcd://a,{'b' * 64}",
     ],
 )
 def test_what_is_no_address_is_refused_without_its_secret(text: str) -> None:

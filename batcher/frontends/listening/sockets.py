@@ -243,7 +243,8 @@ def _rows(host: str, port: int) -> list[tuple[int, int, int, tuple[Any, ...]]]:
     try:
         rows = socket.getaddrinfo(asked, port, type=kind, flags=passive)
     except UnicodeError as err:  # such as `a..b`
-        raise OSError(errno.EINVAL, "expected labels of 1 to 63 characters between dots") from err
+        expected = "expected a name with labels of 1 to 63 characters between dots"
+        raise OSError(errno.EINVAL, f"{expected}: {err}") from err
     return [(row[0], row[1], row[2], row[4]) for row in dict.fromkeys(rows)]
 
 
