@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from select import PIPE_BUF
 from types import SimpleNamespace
 from typing import Any
 
@@ -184,3 +185,22 @@ def test_a_line_that_nobody_reads_is_dropped_and_holds_nothing_up(
     finally:
         os.close(source)
         os.close(sink)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("character", ["x", "é", "\0", "\U0001f600"])
+def test_a_long_line_is_cut_to_what_a_pipe_with_room_takes_at_once(
+    log_format: str, character: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, sink = os.pipe()
+    monkeypatch.setattr(supervisor, "STANDARD_ERROR", sink)
+    try:
+        line_writer(log_format)(f"begins{character * 10_000}ends")
+        line = os.read(source, 1 << 16)
+    finally:
+        os.close(source)
+        os.close(sink)
+    assert len(line) <= PIPE_BUF
+    assert (line.count(b"\n"), line[-1:]) == (1, b"\n")
+    assert b"begins" in line
+    assert b"ends" in line

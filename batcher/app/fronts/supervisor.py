@@ -34,6 +34,7 @@ from typing import NoReturn
 from batcher.app.fronts.places import Places, places_of
 from batcher.app.log_lines import json_line
 from batcher.config.settings import ServerSettings
+from batcher.core.error_text import cut
 from batcher.core.systemd_sockets import SYSTEMD_DESCRIPTORS
 from batcher.errors import ConfigError
 from batcher.frontends.listening.sockets import close_listeners, open_sockets, tcp_sockets
@@ -56,6 +57,9 @@ ENGINE = -1
 """The number of the engine among the processes; fronts have theirs from 0."""
 
 STANDARD_ERROR = 2
+
+MAX_LINE_CHARS = 600
+"""Characters of a line, of at most 6 bytes each: a pipe that takes any bytes takes 4096 at once."""
 
 
 def open_places(settings: ServerSettings, base: Path) -> Places:
@@ -212,12 +216,14 @@ def _how(code: int) -> str:
 def line_writer(log_format: str) -> Callable[[str], None]:
     """Return what writes a warning to the log, in the form of `log_format`.
 
-    A line that nobody takes now is dropped: it must not hold up the next start of a process.
+    A line that nobody takes now is dropped: it must not hold up the next start of a process. For
+    the same reason no line is longer than what a pipe takes at once.
     """
 
     def say(text: str) -> None:
         source = "batcher.app.fronts"
-        line = json_line("warn", source, text) if log_format == "json" else f"[{source}] {text}\n"
+        short = cut(text, MAX_LINE_CHARS)
+        line = json_line("warn", source, short) if log_format == "json" else f"[{source}] {short}\n"
         # Its reader may be gone.
         with suppress(OSError):
             if select([], [STANDARD_ERROR], [], 0)[1]:
