@@ -49,9 +49,10 @@ def put_modules() -> None:
     for name, contents in _CONTENTS.items():
         module = sys.modules.get(name)
         if module is None:
-            module = sys.modules[name] = ModuleType(name, "What TorchServe gives handlers.")
+            module = ModuleType(name, "What TorchServe gives handlers.")
             module.__path__ = []
             module.__spec__ = ModuleSpec(name, None, is_package=True)
+            sys.modules[name] = module
             above, _, last = name.rpartition(".")
             if above:
                 setattr(sys.modules[above], last, module)
