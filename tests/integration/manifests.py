@@ -80,9 +80,9 @@ def kustomized(folder: Path) -> Manifests:
     return Manifests(done.stdout)
 
 
-def charted(values: Mapping[str, Any]) -> Manifests:
+def charted(values: Mapping[str, Any], release: str = "batcher") -> Manifests:
     """Return what Helm makes of the chart with `values`; Helm's lint finds no fault."""
-    done = render(values)
+    done = render(values, release)
     assert done.returncode == 0, done.stderr
     rendered = json.loads(done.stdout)
     assert rendered["faults"] == []
@@ -90,10 +90,10 @@ def charted(values: Mapping[str, Any]) -> Manifests:
     return Manifests("\n---\n".join(texts))
 
 
-def render(values: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+def render(values: Mapping[str, Any], release: str = "batcher") -> subprocess.CompletedProcess[str]:
     """Run Helm's library on the chart with `values` to its end."""
     return subprocess.run(
-        [tool("python"), Path(__file__).with_name("render_chart.py"), CHART],
+        [tool("python"), Path(__file__).with_name("render_chart.py"), CHART, release],
         input=json.dumps(values),
         capture_output=True,
         text=True,

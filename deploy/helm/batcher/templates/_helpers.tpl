@@ -10,7 +10,7 @@
 {{/* Labels by which pods are found. They never change for a release. */}}
 {{- define "batcher.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "batcher.labels" -}}
@@ -20,9 +20,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
-{{/* The key of a model's file in the ConfigMap, which takes no `/`. */}}
+{{/* The key of a model's file in the ConfigMap, which takes no `/`; no two paths have the same. */}}
 {{- define "batcher.key" -}}
-{{ . | replace "/" "." }}
+{{ . | replace "_" "__" | replace "/" "_." | quote }}
+{{- end -}}
+
+{{/* What a probe says besides, where servers speak TLS. */}}
+{{- define "batcher.scheme" -}}
+{{ with .Values.settings.tls_certificate }}, scheme: HTTPS{{ end }}
 {{- end -}}
 
 {{/* How fast the number of servers changes, by whatever autoscaler. */}}
