@@ -158,6 +158,18 @@ def test_servers_come_change_and_go(daemon: Daemon) -> None:
         each.close()
 
 
+def test_an_entry_that_another_process_took_along_is_there_again(daemon: Daemon) -> None:
+    server, last_run, client = (daemon.registry() for _ in range(3))
+    server.announce(ONE, TTL_S)
+    last_run.announce(ONE, TTL_S)
+    last_run.withdraw()
+    assert asked(client) == set()
+    server.announce(ONE, TTL_S)
+    assert asked(client) == {ONE.address}
+    for each in (server, last_run, client):
+        each.close()
+
+
 def test_whoever_forgets_to_close_and_whoever_is_forked_leaves_nothing(daemon: Daemon) -> None:
     before = set(threading.enumerate())
     registry = daemon.registry()

@@ -170,9 +170,19 @@ class FakeEtcd(FakeRegistry):
         self.ends.pop(asked["ID"], None)
         return {}
 
-    def kv_put(self, asked: Any) -> Any:
-        self.keys[b64decode(asked["key"]).decode()] = (asked["value"], asked["lease"])
-        return {}
+    def kv_txn(self, asked: Any) -> Any:
+        is_so = all(self._is_so(**compare) for compare in asked["compare"])
+        for each in asked.get("success" if is_so else "failure", ()):
+            put = each["requestPut"]
+            self.keys[b64decode(put["key"]).decode()] = (put["value"], put["lease"])
+        return {"succeeded": True} if is_so else {}
+
+    def _is_so(self, key: str, target: str, result: str, value: str = "", lease: str = "") -> bool:
+        assert result == "EQUAL"
+        found = self.keys.get(b64decode(key).decode(), ("", "0"))
+        if not self._lives(found[1]):
+            return False
+        return found[0] == value if target == "VALUE" else found[1] == lease
 
     def kv_range(self, asked: Any) -> Any:
         first, end = (b64decode(asked[name]).decode() for name in ("key", "range_end"))

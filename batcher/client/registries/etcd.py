@@ -8,6 +8,7 @@ Source: etcd's page "Why gRPC gateway"; keys and values are in base64 there, num
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
@@ -35,7 +36,6 @@ class Etcd:
         self._http = HttpCalls(address, {})
         self._token = ""
         self._lease = ""
-        self._announced: tuple[ListedServer, float] | None = None
 
     def servers(self) -> list[ListedServer]:
         """Return the servers below the service's name."""
@@ -44,18 +44,22 @@ class Etcd:
         return readable(found.get("kvs", []), lambda each: read_record(b64decode(each["value"])))
 
     def announce(self, server: ListedServer, ttl_s: float) -> None:
-        """Keep the lease, or take another one, and put the key if it is not there as it is."""
+        """Keep the lease, or take another one, and put the key if it is not there as it should be.
+
+        It may be gone, or of another lease, whoever did that. A put that changes nothing would be
+        one more revision in etcd's history.
+        """
         if not self._keeps_lease():
-            lease = self._ask("lease/grant", {"TTL": str(ceil(ttl_s))})
-            self._lease, self._announced = lease["ID"], None
-        if self._announced != (server, ttl_s):
-            entry = {
-                "key": _coded(self._prefix + id_of(server)),
-                "value": b64encode(record_of(server)).decode(),
-                "lease": self._lease,
-            }
-            self._ask("kv/put", entry)
-            self._announced = (server, ttl_s)
+            self._lease = self._ask("lease/grant", {"TTL": str(ceil(ttl_s))})["ID"]
+        key = {"key": _coded(self._prefix + id_of(server))}
+        value = {"value": b64encode(record_of(server)).decode()}
+        lease = {"lease": self._lease}
+        as_it_should_be = [
+            {**key, **value, "target": "VALUE", "result": "EQUAL"},
+            {**key, **lease, "target": "LEASE", "result": "EQUAL"},
+        ]
+        put = {"requestPut": {**key, **value, **lease}}
+        self._ask("kv/txn", {"compare": as_it_should_be, "failure": [put]})
 
     def withdraw(self) -> None:
         """Give the lease back, and with it the key."""
@@ -73,7 +77,7 @@ class Etcd:
         answer = self._ask("lease/keepalive", {"ID": self._lease})
         return int(answer["result"].get("TTL", 0)) > 0
 
-    def _ask(self, call: str, document: dict[str, str]) -> Any:
+    def _ask(self, call: str, document: Mapping[str, object]) -> Any:
         if self._login is not None and not self._token:
             self._token = self._http.ask("POST", "/v3/auth/authenticate", self._login)["token"]
         try:
@@ -84,7 +88,7 @@ class Etcd:
             self._token = self._http.ask("POST", "/v3/auth/authenticate", self._login)["token"]
             return self._post(call, document)
 
-    def _post(self, call: str, document: dict[str, str]) -> Any:
+    def _post(self, call: str, document: Mapping[str, object]) -> Any:
         headers = {"authorization": self._token} if self._token else {}
         return self._http.ask("POST", f"/v3/{call}", document, headers)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from batcher.client.attempts import Attempts, checked_options
 from batcher.client.blocking_calls import BlockingCalls, BlockingSetup
-from batcher.client.errors import ClientFailure, InferenceFailed, NotConnected
+from batcher.client.errors import ClientFailure, InferenceFailed, MalformedAnswer, NotConnected
 from batcher.client.request_building import HttpRequest
 from batcher.client.response_reading import HttpResponse, failure_of
 from batcher.client.retrying import RetryPolicy
@@ -45,6 +45,8 @@ class _Question(NamedTuple):
         failure = failure_of(response, time.time())
         if failure is not None:
             raise failure
+        if response.status >= 300:  # such as that of a proxy which wants a login
+            raise MalformedAnswer(f"expected status 200 to 299; got {response.status}")
         return from_json(response.body) if response.body.strip() else None
 
 

@@ -103,6 +103,26 @@ def test_a_registry_that_has_forgotten_all_is_told_again(world: World) -> None:
     assert client.servers() == [ONE]
 
 
+def test_an_entry_that_another_process_took_along_is_there_again(world: World) -> None:
+    server, last_run, client = (world.registry() for _ in range(3))
+    server.announce(ONE, TTL_S)
+    last_run.announce(ONE, TTL_S)
+    last_run.withdraw()
+    assert client.servers() == []
+    server.announce(ONE, TTL_S)
+    assert client.servers() == [ONE]
+
+
+@pytest.mark.parametrize("status", [302, 304, 407])
+def test_what_a_proxy_says_in_place_of_the_registry_is_an_error(world: World, status: int) -> None:
+    server = world.registry()
+    server.announce(ONE, TTL_S)
+    world.fake.instead = HttpResponse(status, {"location": "http://login.example"}, b"")
+    for call in (server.servers, lambda: server.announce(ONE, TTL_S)):
+        with pytest.raises(ClientFailure):
+            call()
+
+
 def test_an_entry_that_is_no_server_hides_no_other(world: World) -> None:
     server, client = world.registry(), world.registry()
     server.announce(ONE, TTL_S)
