@@ -14,10 +14,10 @@ two cores, which the clients share, a change is felt for a tenth of a second.
 `shadows`: five models in processes of their own that differ in their shadow alone: two have none,
 one has a shadow that hangs, one a shadow that ends its process at each batch, one a shadow that
 takes ten times as long. As many requests are copied as by default, or as `--sample` says. Clients
-of each model are measured by turns in an order that is drawn anew, many times for a second: the
-medians of all requests are compared, which the machine's slow moments meet alike. By how much two
-models without a shadow differ tells how much of a difference is chance. A shadow that ends again
-and again is started again ever later, so most of its copies find it away: the table counts them.
+of each model are measured by turns in an order that is drawn anew, hundreds of times for a quarter
+of a second: the medians of all requests are compared, which the machine's slow moments meet alike.
+Standard errors are those of a thousand draws of as many rounds. A shadow that ends again and again
+is started again ever later, so most of its copies find it away: the table counts them.
 
 `canary`: 100,000 requests with a key each and 100,000 without are divided at 5 %. Then the server
 is started anew, and half of the keys are asked again: each must meet the version of before.
@@ -39,7 +39,7 @@ if __package__ in (None, ""):
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -77,11 +77,14 @@ SHADOWS = {
 STABLE_S = 0.002
 """Seconds of a batch of a version that answers clients."""
 
-TURN_S = 1.0
+TURN_S = 0.25
 """Seconds for which the clients of one kind of shadow ask."""
 
-PAUSE_S = 1.0
-"""Seconds between two kinds of shadows, in which copies that are under way end."""
+PAUSE_S = 0.1
+"""Seconds between two kinds of shadows, in which most copies that are under way end."""
+
+DRAWS = 1000
+"""Draws of rounds, by which a standard error is told."""
 
 WARMUP_S = 1.0
 """Seconds of load before each window."""
@@ -233,7 +236,7 @@ def shadows(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[
                 f"models.{name}.shadow={{version: 2, sample: {options.sample}}}",
                 f"models.{name}.versions=[1]",
             ]
-    found: dict[str, list[Answered]] = {kind: [] for kind in SHADOWS}
+    found: dict[str, list[list[Answered]]] = {kind: [] for kind in SHADOWS}
     order = Random(0)
     with server_process(folder / "models", *settings) as server:
         time.sleep(4 * SETTLE_S)
@@ -242,7 +245,7 @@ def shadows(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[
                 load = Load(server.http, names[kind], 2, 0.005)
                 with under_load(load):
                     time.sleep(TURN_S)
-                found[kind] += load.answered
+                found[kind].append(load.answered)
                 time.sleep(PAUSE_S)
         copies = {kind: _copies(server.http, name) for kind, name in names.items()}
     return list(_rows_of_shadows(found, copies)), []
@@ -257,10 +260,11 @@ def _copies(address: str, model: str) -> dict[str, float]:
 
 
 def _rows_of_shadows(
-    found: dict[str, list[Answered]], copies: dict[str, dict[str, float]]
+    found: dict[str, list[list[Answered]]], copies: dict[str, dict[str, float]]
 ) -> Iterator[Row]:
-    plain = _median_ms(found["none"])
-    for kind, answered in found.items():
+    times = {kind: [_times_ms(turn) for turn in turns] for kind, turns in found.items()}
+    for kind, turns in found.items():
+        answered = [one for turn in turns for one in turn]
         failed = sum(one.status != 200 for one in answered)
         seen = sum(one.status == 200 and one.number != 1 for one in answered)
         case = f"shadow: {kind}; {len(answered):,} requests"
@@ -268,15 +272,28 @@ def _rows_of_shadows(
         yield row("shadows", case, "answered by the shadow, or wrong", seen, "0")
         for outcome, count in copies[kind].items():
             yield row("shadows", case, f"copies, {outcome}", count, "")
-        yield row("shadows", case, "median, ms", _median_ms(answered), "")
+        yield row("shadows", case, "median, ms", float(np.median(np.concatenate(times[kind]))), "")
         if kind != "none":
-            more = _median_ms(answered) - plain
+            more, error = _more_ms(times[kind], times["none"])
             asked = "" if kind.startswith("none") else "at most 0.05"
             yield row("shadows", case, "median more than without, ms", more, asked)
+            yield row("shadows", case, "standard error of that, ms", error, "")
 
 
-def _median_ms(answered: list[Answered]) -> float:
-    return median(one.at - one.sent for one in answered) * 1e3
+def _times_ms(answered: list[Answered]) -> np.ndarray:
+    return np.array([one.at - one.sent for one in answered]) * 1e3
+
+
+def _more_ms(turns: list[np.ndarray], plain: list[np.ndarray]) -> tuple[float, float]:
+    """Return by how much the median of one kind is longer than of another, and its error."""
+
+    def more(rounds: Sequence[int]) -> float:
+        one, other = (np.concatenate([each[place] for place in rounds]) for each in (turns, plain))
+        return float(np.median(one) - np.median(other))
+
+    draw, count = np.random.default_rng(0), len(turns)
+    drawn = [more(draw.integers(count, size=count).tolist()) for _ in range(DRAWS)]
+    return more(range(count)), float(np.std(drawn))
 
 
 def canary(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[LoadResult]]:
@@ -328,7 +345,7 @@ def main() -> int:
     parser.add_argument("--quick-pause", type=float, default=0.3, help="the same, at first")
     parser.add_argument("--quick-windows", type=int, default=3, help="pairs of windows at first")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each window, at least")
-    parser.add_argument("--rounds", type=int, default=30, help="of shadows, 10 s each")
+    parser.add_argument("--rounds", type=int, default=200, help="of shadows, some 2 s each")
     parser.add_argument("--sample", type=float, default=0.1, help="share that shadows get")
     parser.add_argument(
         "--realtime",
