@@ -194,6 +194,37 @@ def test_a_request_that_a_killed_server_had_under_way_runs_on_no_other(
     assert runs.read_text().split() == ["run"]
 
 
+ENDS_ITS_PROCESS = """
+import os
+
+
+class Model:
+    def predict(self, inputs):
+        if inputs["x"].any():  # no warm-up
+            with open(RUNS, "a") as runs:
+                runs.write("run\\n")
+            os._exit(1)
+        return {"y": inputs["x"]}
+"""
+
+
+@pytest.mark.parametrize("balance", [nginx, haproxy], ids=lambda one: one.__name__)
+def test_a_request_that_has_ended_its_process_runs_on_no_other_server(
+    tmp_path: Path, balance: Callable[[Path, Sequence[int]], AbstractContextManager[Balancer]]
+) -> None:
+    runs, ports = tmp_path / "runs.txt", (free_port(), free_port())
+    source = ENDS_ITS_PROCESS.replace("RUNS", repr(str(runs)))
+    with ExitStack() as stack:
+        for port in ports:
+            of_process = serving(tmp_path, port, "defaults.worker=process", source=source)
+            stack.enter_context(of_process)
+        balancer = stack.enter_context(balance(tmp_path, ports))
+        answer = asked(balancer, "/predict", "POST", "application/octet-stream", b"\1" * 16)
+    assert (answer.status, answer.header("retry-after")) == (503, None)
+    assert "error" in json.loads(answer.body)
+    assert runs.read_text().split() == ["run"]
+
+
 BIG_ROWS = 3
 BIG_ROW = 1 << 22
 """Numbers of a row: 16 MiB. Three of them are a body of 48 MiB, and an answer as large."""
