@@ -19,7 +19,7 @@ from math import ceil, inf
 from secrets import token_hex
 from typing import Generic, TypeVar
 
-from batcher.client.errors import AnswerLost, ClientFailure, DeadlineExceeded
+from batcher.client.errors import AnswerLost, ClientFailure, DeadlineExceeded, NotConnected
 from batcher.client.request_building import HttpRequest, Operation
 from batcher.client.response_reading import HttpResponse, failure_of, unpacked
 from batcher.client.retrying import (
@@ -188,9 +188,9 @@ class Attempts(Generic[Result]):
         if isinstance(failure, AnswerLost):
             self._lost = str(failure)
         if has_other and may_go_elsewhere(policy, self._failed, failure) and now < self.deadline:
-            wait: float | None = 0.0
-        else:
-            wait = next_wait(policy, self._failed, now, self.deadline, failure, jitter)
+            self._failed += not isinstance(failure, NotConnected)
+            return 0.0
+        wait = next_wait(policy, self._failed, now, self.deadline, failure, jitter)
         if wait is None:
             raise self._of_all(failure)
         self._failed += 1

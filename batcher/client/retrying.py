@@ -111,8 +111,11 @@ def next_wait(
 def may_go_elsewhere(policy: RetryPolicy, attempt: int, failure: ClientFailure) -> bool:
     """Return whether another server, if there is one, may be tried at once.
 
-    The arguments are those of `next_wait`.
+    Servers without a connection do not count as attempts: of ten servers nine may be gone. The
+    arguments are those of `next_wait`.
     """
+    if isinstance(failure, NotConnected):
+        return policy.retries > 0
     is_over_quota = getattr(failure, "status", 0) == _OVER_QUOTA
     return attempt < policy.retries and _may_repeat(policy, failure) and not is_over_quota
 

@@ -14,7 +14,7 @@ all go to the same server; turns, since a slow server would get as many calls as
 |---|---|---|
 | able | it is listed | |
 | resting | it refused a call for some seconds | these are over, or `MAX_REST_S` |
-| ejected | it had no connection, or `MAX_FAILURES` calls were lost | it answers: a call, a probe |
+| ejected | it had no connection, or lost or failed calls in a row | it answers: a call, a probe |
 | unlisted | the list has left it out | its last call has ended: it is forgotten |
 
 Calls go to able servers that have the model. Where there are none, calls go to any that is listed:
@@ -45,6 +45,12 @@ MAX_FAILURES = 3
 of the call.
 """
 
+MAX_ERRORS = 10
+"""Calls in a row that end with an error of the server's (500, 503 without `Retry-After`, and so on,
+but no 504), after which it is ejected: it answers sooner than others, and so would get more calls
+than they. Calls that are faulty themselves fail in every server, but seldom ten in a row.
+"""
+
 MAX_REST_S = 1.0
 """Longest rest of a server that refused a call: one of its models may be full, and others idle."""
 
@@ -68,7 +74,8 @@ class Upstream:
         calls: the connections to it, once there was a call.
         outstanding: calls that are not answered yet.
         failures: calls in a row that ended without an answer.
-        probes: probes since the server answered last.
+        errors: calls in a row that ended with an error of the server's.
+        probes: probes since a call was answered last.
         probe_at: when the next probe is due; infinity for a server that is not ejected.
         rests_until: when the rest is over.
         is_listed: whether the list has it.
@@ -76,6 +83,7 @@ class Upstream:
 
     __slots__ = (
         "calls",
+        "errors",
         "failures",
         "is_listed",
         "outstanding",
@@ -91,6 +99,7 @@ class Upstream:
         self.calls: Any = None
         self.outstanding = 0
         self.failures = 0
+        self.errors = 0
         self.probes = 0
         self.probe_at = inf
         self.rests_until = 0.0
@@ -173,6 +182,10 @@ class ServerList:
         elif failure is None or (
             isinstance(failure, ClientFailure) and not isinstance(failure, ClientClosed)
         ):
+            if isinstance(failure, InferenceFailed) and _is_of_server(failure):
+                self._count_error(upstream, now)
+                return
+            upstream.probes = upstream.errors = 0
             self._answered(upstream)
             if isinstance(failure, InferenceFailed) and failure.status == 503:
                 self._rest(upstream, failure.retry_after, now)
@@ -196,10 +209,10 @@ class ServerList:
 
     def probed(self, upstream: Upstream, is_ready: bool, now: float) -> None:
         """Learn what a probe has found."""
+        upstream.probes += 1  # also if it is ready: it may fail all calls still
         if is_ready:
             self._answered(upstream)
         elif upstream.probe_at < inf:  # no call was answered meanwhile
-            upstream.probes += 1
             upstream.probe_at = now + min(FIRST_PROBE_S * 2**upstream.probes, MAX_PROBE_S)
 
     def _eject(self, upstream: Upstream, now: float) -> None:
@@ -208,8 +221,15 @@ class ServerList:
             self._ejected.append(upstream)
             self._choices.clear()
 
+    def _count_error(self, upstream: Upstream, now: float) -> None:
+        upstream.failures = 0
+        upstream.errors += 1
+        if upstream.errors >= MAX_ERRORS:
+            upstream.errors = 0
+            self._eject(upstream, now)
+
     def _answered(self, upstream: Upstream) -> None:
-        upstream.failures = upstream.probes = 0
+        upstream.failures = 0
         if upstream.probe_at < inf:
             upstream.probe_at = inf
             self._ejected.remove(upstream)
@@ -256,6 +276,11 @@ def _is_able(upstream: Upstream, model: str, now: float) -> bool:
         and upstream.server.weight > 0
         and _has(upstream, model)
     )
+
+
+def _is_of_server(failure: InferenceFailed) -> bool:
+    """Return whether the server could not answer, for another reason than its load."""
+    return failure.status >= 500 and failure.status != 504 and failure.retry_after is None
 
 
 def _weight(upstream: Upstream) -> float:

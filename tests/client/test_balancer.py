@@ -381,4 +381,4 @@ def test_what_was_not_run_goes_to_each_other_server_at_once(world: Callable[...,
         tried.append(attempts_of(call, course))
         waits.append(course.next_wait(call, NOBODY, 0.0, 0.0))
     assert set(tried) == {A, B, C}
-    assert waits == [0, 0, 0.4]
+    assert waits == [0, 0, 0.1]

@@ -20,7 +20,7 @@ from batcher.client.errors import (
 )
 from batcher.client.request_building import ReadyOperation, infer_operation
 from batcher.client.response_reading import HttpResponse, seconds_of
-from batcher.client.retrying import RetryPolicy, next_wait
+from batcher.client.retrying import RetryPolicy, may_go_elsewhere, next_wait
 from tests.support.oip_peer import refused
 
 WALL = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -264,3 +264,9 @@ def test_a_key_is_one_that_a_header_can_carry_and_is_not_shown() -> None:
         ):
             checked_options("http://h", 1.0, 0, key)
     assert "SECRET" not in repr(checked_options("http://h", 1.0, 0, "SECRET"))
+
+
+def test_a_server_without_a_connection_is_no_attempt_where_there_are_others() -> None:
+    assert may_go_elsewhere(RetryPolicy(1), 9, NOBODY)
+    assert not may_go_elsewhere(RetryPolicy(1), 1, FULL)
+    assert not may_go_elsewhere(RetryPolicy(0), 0, NOBODY)

@@ -9,7 +9,7 @@ import pytest
 
 from batcher.client import AnswerLost, DeadlineExceeded, InferenceFailed, NotConnected
 from batcher.client.listed_server import ListedServer, listed
-from batcher.client.server_list import MAX_CHOICES, MAX_FAILURES, ServerList, Upstream
+from batcher.client.server_list import MAX_CHOICES, MAX_ERRORS, MAX_FAILURES, ServerList, Upstream
 
 A, B, C = "http://a", "http://b", "http://c"
 LOST, NOBODY = AnswerLost("cut off"), NotConnected("refused")
@@ -96,6 +96,36 @@ def test_a_server_is_ejected_after_lost_calls_in_a_row(failure: Exception) -> No
         assert servers.next_probe() is None
         fail(servers, A, failure)
     assert set(asked(servers, 50)) == {B}
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_server_is_ejected_after_errors_of_its_own_in_a_row(status: int) -> None:
+    servers, failure = list_of(A, B), InferenceFailed(status, "broken")
+    for _ in range(MAX_ERRORS - 1):
+        fail(servers, A, failure)
+    ejected = fail(servers, A, InferenceFailed(504, "late"))
+    for _ in range(MAX_ERRORS):
+        assert servers.next_probe() is None
+        fail(servers, A, failure)
+    assert set(asked(servers, 50)) == {B}
+    assert ejected.probe_at == 1.0
+    servers.probed(ejected, True, 1.0)
+    assert servers.next_probe() is None
+    for _ in range(MAX_ERRORS):
+        fail(servers, A, failure, 1.0)
+    assert ejected.probe_at == 3.0, "one that says it is ready and fails all calls is asked later"
+    servers.probed(ejected, True, 3.0)
+    assert set(asked(servers, 50, now=3.0)) == {A, B}
+    fail(servers, A, NOBODY, 4.0)
+    assert ejected.probe_at == 5.0, "it has answered calls since"
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 504])
+def test_errors_that_other_servers_would_answer_with_too_eject_nobody(status: int) -> None:
+    servers = list_of(A, B)
+    for _ in range(3 * MAX_ERRORS):
+        fail(servers, A, InferenceFailed(status, "no"))
+    assert servers.next_probe() is None
 
 
 def test_a_server_that_refuses_rests_but_not_for_long() -> None:

@@ -46,6 +46,13 @@ def test_a_call_that_did_not_run_goes_to_another_server_at_once(ask: Any, step: 
         assert peers["a"].attempts <= 1
 
 
+def test_any_number_of_servers_may_be_gone(ask: Any) -> None:
+    peers = {name: Peer(*[Refuse()] * 9) for name in "abcdefghi"}
+    result, took = ask({**peers, "j": Peer(doubled)}, [f"http://{n}" for n in "abcdefghij"], infer)
+    assert (result.outputs["y"][0, 0], took) == (2, 0)
+    assert max(peer.attempts for peer in peers.values()) <= 1
+
+
 def test_a_quota_is_not_gone_round(ask: Any) -> None:
     peers = {name: Peer(refused(429, "7"), doubled) for name in "ab"}
     result, took = ask(peers, ADDRESSES, infer)
