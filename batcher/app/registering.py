@@ -227,21 +227,26 @@ def _registry(settings: ServerSettings, address: RegistryAddress) -> Registry:
         ) from err
 
 
-def advertised(settings: ServerSettings, registry: RegistryAddress, port: str) -> str:
-    """Return where clients find the server, which listens at `port`. A thread of its own.
+def advertised(settings: ServerSettings, registry: RegistryAddress, ports: str) -> str:
+    """Return where clients find the server. A thread of its own.
+
+    It listens at `ports`, with ` and ` between them. The first that others reach counts.
 
     Raises:
         ConfigError: clients cannot find it there.
     """
     if settings.advertise is not None:
         return settings.advertise
-    parts = urlsplit(port)
-    host = parts.hostname or ""
     is_local = all(_is_loopback(each) for each, _ in registry.hosts)
-    if parts.scheme not in ("http", "https") or (_is_loopback(host) and not is_local):
+    for port in ports.split(" and "):
+        parts = urlsplit(port)
+        host = parts.hostname or ""
+        if parts.scheme in ("http", "https") and (is_local or not _is_loopback(host)):
+            break
+    else:
         raise ConfigError(
             "advertise, host: expected an address that clients on other machines reach; got "
-            f"{port!r}, where the server listens"
+            f"{ports!r}, where the server listens"
         )
     if host not in ("0.0.0.0", "::"):
         return port

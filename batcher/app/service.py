@@ -257,7 +257,7 @@ class BatcherService(MultiService):
         if self.state is State.STARTING:
             self._become(State.SERVING)
             self.ready.callback(None)
-            self._listing.begin(self.address.partition(" and ")[0])
+            self._listing.begin(self.address)
             self._reloads.open()
             self.repository.watch.every(self.settings.watch_repository_s)
         else:

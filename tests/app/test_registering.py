@@ -220,6 +220,8 @@ def test_a_server_without_a_registry_asks_nobody(tmp_path: Path) -> None:
         ("http://10.0.0.7:8080", "http://10.0.0.7:8080"),
         ("https://0.0.0.0:8443", "https://127.0.0.1:8443"),
         ("http://[::]:8080", "http://127.0.0.1:8080"),
+        ("unix:/run/b.sock and http://127.0.0.1:80 and http://[::1]:80", "http://127.0.0.1:80"),
+        ("http://10.0.0.7:80 and grpc://10.0.0.7:81 and tcp://10.0.0.7:82", "http://10.0.0.7:80"),
     ],
 )
 def test_a_server_that_listens_on_all_addresses_is_listed_by_one(port: str, expected: str) -> None:
@@ -232,5 +234,7 @@ def test_a_server_that_listens_on_all_addresses_is_listed_by_one(port: str, expe
 )
 def test_a_server_that_others_do_not_reach_is_not_listed_for_them(port: str) -> None:
     elsewhere = registry_address("etcd://127.0.0.1,10.0.0.9/batcher")
+    both = f"{port} and http://10.0.0.7:80"
+    assert advertised(load_settings(None, {}), elsewhere, both) == "http://10.0.0.7:80"
     with pytest.raises(ConfigError, match="advertise, host: expected an address that clients"):
         advertised(load_settings(None, {}), elsewhere, port)

@@ -58,3 +58,9 @@ def test_a_variable_may_not_hide_a_setting_by_which_the_pod_is_made(name: str) -
     done = render({"env": {f"BATCHER_{name}": "80"}})
     assert done.returncode != 0
     assert f"expected settings.{name.lower()}, by which the pod is made" in done.stderr
+
+
+def test_more_servers_at_least_than_at_most_are_refused() -> None:
+    done = render({"autoscaling": {"by": "keda", "min": 3, "max": 2}})
+    assert done.returncode != 0
+    assert "expected autoscaling.min of at most max; got 3, above 2" in done.stderr

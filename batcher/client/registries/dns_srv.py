@@ -1,13 +1,14 @@
 """Names of DNS: SRV records list hosts and ports, with weights.
 
 dnspython rather than twisted.names: the blocking form and the asyncio form know no Twisted. Of the
-records those with the lowest priority count (RFC 2782). The record's own time to live is the time
-after which the name is asked for again. The servers that announce themselves do so elsewhere: a
-zone belongs to whoever keeps it.
+records those with the lowest priority count (RFC 2782). The name is asked for again after the
+shortest time to live of the records and of the names that led to them. The servers that announce
+themselves do so elsewhere: a zone belongs to whoever keeps it.
 """
 
 from __future__ import annotations
 
+from socket import SOCK_DGRAM, getaddrinfo
 from typing import Any
 
 import dns.rdatatype
@@ -36,7 +37,7 @@ class DnsSrv:
     def servers(self) -> list[ListedServer]:
         """Return the servers of the lowest priority."""
         answer = self._resolver().resolve(self._name, "SRV", lifetime=_TIMEOUT_S, search=False)
-        self.period_s = max(float(answer.rrset.ttl), PERIOD_S)
+        self.period_s = max(float(answer.chaining_result.minimum_ttl), PERIOD_S)
         first = min([record.priority for record in answer])
         hosts = _numbers(answer.response) if self._scheme == "http" else {}
         return [
@@ -55,7 +56,7 @@ class DnsSrv:
         resolver: Any = dns.resolver.Resolver(configure=self._nameserver is None)
         if self._nameserver is not None:
             host, resolver.port = self._nameserver
-            resolver.nameservers = [host]
+            resolver.nameservers = [getaddrinfo(host, resolver.port, type=SOCK_DGRAM)[0][4][0]]
         return resolver
 
 
@@ -73,4 +74,6 @@ def _numbers(response: Any) -> dict[Any, str]:
     for records in response.additional:
         if records.rdtype == dns.rdatatype.A:
             found[records.name] = records[0].address
+        elif records.rdtype == dns.rdatatype.AAAA:
+            found.setdefault(records.name, f"[{records[0].address}]")
     return found

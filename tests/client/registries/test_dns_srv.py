@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -29,14 +30,21 @@ class Zone:
     def __init__(self, ttl: int, *records: str) -> None:
         self.ttl, self.records = ttl, records
         self.numbers: dict[str, str] = {}
+        self.other_name = 0  # time to live of a CNAME that leads to the records
         self.asked: list[Any] = []
 
     def resolve(self, resolver: Any, name: str, kind: str, **options: Any) -> Any:
         self.asked.append((list(resolver.nameservers), resolver.port, options["lifetime"]))
         response = dns.message.make_response(dns.message.make_query(name, kind))
-        response.answer.append(dns.rrset.from_text(f"{name}.", self.ttl, "IN", kind, *self.records))
+        at = f"{name}."
+        if self.other_name:
+            at = f"other.{name}."
+            alias = dns.rrset.from_text(f"{name}.", self.other_name, "IN", "CNAME", at)
+            response.answer.append(alias)
+        response.answer.append(dns.rrset.from_text(at, self.ttl, "IN", kind, *self.records))
         for host, number in self.numbers.items():
-            response.additional.append(dns.rrset.from_text(host, self.ttl, "IN", "A", number))
+            family = "AAAA" if ":" in number else "A"
+            response.additional.append(dns.rrset.from_text(host, self.ttl, "IN", family, number))
         response = dns.message.from_wire(response.to_wire())
         return dns.resolver.Answer(
             dns.name.from_text(name), dns.rdatatype.SRV, dns.rdataclass.IN, response
@@ -63,9 +71,14 @@ def test_records_of_the_lowest_priority_count_by_their_weights(zone: Zone) -> No
     assert zone.asked == [(["192.0.2.53"], 5353, 3.0)]
 
 
-def test_addresses_that_come_with_the_names_are_taken_but_not_for_tls(zone: Zone) -> None:
-    zone.numbers = {"a.example.": "192.0.2.7"}
-    assert registry().servers()[0].address == "http://192.0.2.7:8080"
+@pytest.mark.parametrize(
+    ("number", "host"), [("192.0.2.7", "192.0.2.7"), ("2001:db8::7", "[2001:db8::7]")]
+)
+def test_addresses_that_come_with_the_names_are_taken_but_not_for_tls(
+    zone: Zone, number: str, host: str
+) -> None:
+    zone.numbers = {"a.example.": number}
+    assert registry().servers()[0].address == f"http://{host}:8080"
     secure = registry("?scheme=https&nameserver=192.0.2.53")
     assert secure.servers()[0].address == "https://a.example:8080"
 
@@ -78,6 +91,21 @@ def test_a_name_is_asked_for_again_when_its_time_is_over(
     found = registry()
     found.servers()
     assert found.period_s == period
+
+
+def test_a_name_that_leads_to_another_is_asked_for_again_when_it_may_lead_elsewhere(
+    zone: Zone,
+) -> None:
+    zone.ttl, zone.other_name = 3600, 7
+    found = registry()
+    assert found.servers() == [ListedServer("http://a.example:8080", 0.1)]
+    assert found.period_s == 7.0
+
+
+def test_a_name_server_may_have_a_name(zone: Zone) -> None:
+    registry("?nameserver=localhost:5353").servers()
+    ((numbers,), port, _) = zone.asked[0]
+    assert (ip_address(numbers).is_loopback, port) == (True, 5353)
 
 
 def test_a_client_follows_a_changed_record_and_spreads_its_calls(
