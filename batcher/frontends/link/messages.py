@@ -65,7 +65,7 @@ def write_body(body: Body | Buffer, lender: Lender) -> Any:
     assert not isinstance(body, BodySink), "no route of a front has one"
     if isinstance(body, CodedBody):
         _, (coding, limit, sent) = body.__reduce__()
-        return _CODED, coding, limit, bytes(sent)
+        return _CODED, coding, int(limit), bytes(sent)  # sizes of settings are of a class of theirs
     if len(body) <= INLINE_BYTES:
         return bytes(body)
     return write_array(np.frombuffer(body, np.uint8), lender)
