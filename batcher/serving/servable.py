@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from batcher.core.decoding_limits import NO_LIMITS
 from batcher.core.element_sizes import sized
+from batcher.core.error_text import brief
 from batcher.core.left_out import with_defaults
 from batcher.core.request import (
     NO_PARAMETERS,
@@ -26,6 +27,7 @@ from batcher.core.request import (
     checked_parameters,
 )
 from batcher.core.spec import Array, ModelSpec, check_inputs
+from batcher.errors import Unavailable
 from batcher.serving.caching.inputs import KeptInputs
 from batcher.serving.stages.stage import GoOn, Stage, chain_of
 from batcher.workers.pools import Pools
@@ -192,8 +194,13 @@ class Servable(ABC):
     def infer_by_successor(
         self, inputs: Mapping[str, Array], parameters: Parameters
     ) -> Deferred[InferenceResponse]:
-        """Answer one request by the servable that has this one's place now."""
-        return self.successor().infer(inputs, parameters)
+        """Answer one request by the servable that has this one's place now.
+
+        Raises Unavailable if that one has other outputs: the answer is written as this one says.
+        """
+        successor = self.successor()
+        check_outputs(self.spec, successor.spec)
+        return successor.infer(inputs, parameters)
 
     def run_on_pool(
         self, nbytes: int, function: Callable[[], Result], parameters: Parameters
@@ -270,6 +277,21 @@ class Servable(ABC):
     @abstractmethod
     def successor(self) -> Servable:
         """Return what takes requests in place of this one, which was found a while ago."""
+
+
+def check_outputs(known: ModelSpec | None, now: ModelSpec) -> None:
+    """Check that an answer of the model that is there `now` can be written as `known` says.
+
+    None is a model of which nothing is known any more.
+
+    Raises:
+        Unavailable: it cannot; the request has not run.
+    """
+    if now is not known and (known is None or now.outputs != known.outputs):
+        raise Unavailable(
+            f"model {brief(now.name)}: expected the outputs that it had when the request came; it "
+            "was replaced meanwhile by one with others"
+        )
 
 
 def _decode(decode: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:

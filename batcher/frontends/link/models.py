@@ -3,7 +3,8 @@
 The engine describes what answers each name, version and label, whenever a model comes, goes or
 changes its state. A description is a *generation*. A request names the generation that its front
 knew: where the engine has a newer one, the request is looked at again, as in one process a request
-is whose model was replaced while its body was decoded.
+is whose model was replaced while its body was decoded. The front writes the answer as it knew the
+model, so a model that has other outputs by now refuses the request.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pickle
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 
@@ -23,7 +24,10 @@ from batcher.errors import BatcherError
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.link.frames import Message
 from batcher.frontends.link.messages import MODELS
-from batcher.serving.servable import Servable
+from batcher.serving.servable import Servable, check_outputs
+
+KEPT_GENERATIONS: Final = 16
+"""Generations whose specifications are kept: a front is behind by one or two, for a moment."""
 
 Key = tuple[str, str]
 """Name of a model, and the version or label that a request names; empty for the newest."""
@@ -71,6 +75,7 @@ class KnownModels:
         self._tell_all = tell_all
         self._generation = 0
         self._servables: dict[Key, Servable] = {}
+        self._specs: dict[int, dict[Key, ModelSpec]] = {}  # by generation
         self._due = False  # whether fronts will hear of a change at the end of this turn
         self.message: Message = ()
         self._describe()
@@ -82,12 +87,19 @@ class KnownModels:
         # What their front knew is still true: nothing has to be looked at again.
         if found is not None and not self._due:
             return found.infer_fitting
-        return partial(self._look_again, key)
+        return partial(self._look_again, self._specs.get(generation, {}).get(key), key)
 
     def _look_again(
-        self, key: Key, inputs: Mapping[str, Array], rows: int, parameters: Parameters
+        self,
+        known: ModelSpec | None,
+        key: Key,
+        inputs: Mapping[str, Array],
+        rows: int,
+        parameters: Parameters,
     ) -> Deferred[InferenceResponse]:
-        return self._engine.traffic.servable(*key).infer(inputs, parameters)
+        servable = self._engine.traffic.servable(*key)
+        check_outputs(known, servable.spec)
+        return servable.infer(inputs, parameters)
 
     def _changed(self) -> None:
         # Many models may change in one turn, as at a reload.
@@ -103,6 +115,8 @@ class KnownModels:
     def _describe(self) -> None:
         self._generation += 1
         self._servables = find_servables(self._engine, self._labels)
+        self._specs[self._generation] = {key: each.spec for key, each in self._servables.items()}
+        self._specs.pop(self._generation - KEPT_GENERATIONS, None)
         only = ""
         with suppress(BatcherError):
             only = self._engine.only_model()

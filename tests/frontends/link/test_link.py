@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from batcher.config.settings import ServerSettings
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
+from batcher.core.spec import ModelSpec
 from batcher.errors import BuffersFull, Draining, InvalidInput, Unavailable, UnknownModel
 from batcher.frontends.endpoints.call import Call, CallHead, FileBody, Reply
 from batcher.frontends.link.answering import FrontLink
@@ -249,15 +250,32 @@ class LinkTests(SynchronousTestCase):
 
     def test_a_request_for_a_model_that_was_replaced_is_looked_at_again(self) -> None:
         servable = self.both.engine.servable("m")
-        wider = model_spec((tensor("x", shape=(5,)),), (tensor("y", shape=(5,)),))
-        server, serving = self.both.serving.server, self.both.serving
-        serving.loop.wait_for(server.unload(server.find("m")))
-        serving.add_ready(spec=wider)
+        self.replace(model_spec((tensor("x", shape=(5,)),), servable.spec.outputs))
         assert self.both.answer_of(servable.infer({"x": rows(1)})).check(InvalidInput)
         self.both.carry()
         now = self.both.engine.servable("m")
         assert now.spec.inputs[0].shape == (5,)
         assert servable.successor() is now
+
+    def test_a_model_with_other_outputs_does_not_answer_what_its_front_would_misread(self) -> None:
+        servable = self.both.engine.servable("m")
+        other = model_spec(servable.spec.inputs, (tensor("y", "INT32", (2,)),))
+        self.replace(other)
+        refused = self.both.answer_of(servable.infer({"x": rows(1)}))
+        assert refused.check(Unavailable)
+        assert refused.value.retry_after == 1, "it has not run"
+        self.both.carry()
+        with pytest.raises(Unavailable, match="replaced meanwhile by one with others"):
+            servable.infer_by_successor({"x": rows(1)}, NO_PARAMETERS)
+        ask = self.both.known.infer_for(-5, ("m", ""))  # of a front that is far behind
+        with pytest.raises(Unavailable):
+            ask({"x": rows(1)}, 1, NO_PARAMETERS)
+
+    def replace(self, spec: ModelSpec) -> None:
+        """Have another model take the place of `m`; the front has not heard of it."""
+        server, serving = self.both.serving.server, self.both.serving
+        serving.loop.wait_for(server.unload(server.find("m")))
+        serving.add_ready(spec=spec)
 
     def test_an_epoch_ends_with_the_models_that_are_known(self) -> None:
         before = self.both.engine.epoch
