@@ -262,12 +262,11 @@ class Peers:
 
     def _wait(self, peer: Peer, parts: list[Buffer], nbytes: int, is_large: bool) -> None:
         """Keep an answer until the library takes it; in place of too many bytes, keep an error."""
-        if peer.is_full:  # of a client that asked more than it may: its other answers have a place
-            self._counts.dropped_answers += 1
-            return
         together = peer.waiting_bytes + nbytes
         if together > self.max_bytes // PEER_SHARE or self._is_over(nbytes):
             self._counts.dropped_answers += 1
+            if peer.is_full:  # of a client that asked more than it may, and reads nothing
+                return
             error = BuffersFull(_FULL_TEXT.format(together))
             header = error_header(error.http_status, error.code, str(error), {})
             parts = [bytes(parts[0][:ID_BYTES]) + header]

@@ -122,8 +122,24 @@ def test_so_many_answers_wait_and_no_more(wire: Wire) -> None:
     for number in range(3):
         wire.send(5000 + number, *infer(1))
     assert wire.server.model.sizes() == [1, 1], "nothing more runs for this client"
-    assert len(wire.peers.get(PEER).waiting) == MAX_PEER_REQUESTS  # type: ignore[union-attr]
-    assert wire.counts.dropped_answers == 3
+    assert len(wire.peers.get(PEER).waiting) == MAX_PEER_REQUESTS + 3  # type: ignore[union-attr]
+    assert wire.counts.dropped_answers == 0
+    wire.port.full.clear()
+    wire.peers.flush(10)
+    refused = [each for each in wire.port.answers if each.number >= 5000]
+    assert [each.number for each in refused] == [5000, 5001, 5002], "who reads learns of each"
+    assert {each.header["code"] for each in refused} == {"queue_full"}
+
+
+def test_refusals_that_nobody_reads_have_a_bound() -> None:
+    wire = Wire(MemoryServer(max_buffer_bytes=8 << 20))
+    wire.ask(1, *infer(1))
+    wire.port.full.add(PEER)
+    for number in range(MAX_PEER_REQUESTS + 5000):
+        wire.send(5000 + number, *infer(1))
+    assert wire.peers.get(PEER).is_full  # type: ignore[union-attr]
+    assert wire.counts.dropped_answers > 1000
+    assert wire.counts.waiting_bytes <= (8 << 20) // PEER_SHARE + ANSWER_COST_BYTES
 
 
 def test_a_client_that_has_gone_is_forgotten_with_what_waits(wire: Wire) -> None:
